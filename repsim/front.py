@@ -1,0 +1,71 @@
+"""Pareto fronts and hypervolume of small point sets. Standard library only: the live view and the report share it.
+
+Points are tuples of values, one per objective, in the objectives' own directions; nothing is negated by the caller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from repsim.records import Direction
+
+
+def dominates(a: Sequence[float], b: Sequence[float], directions: Sequence[Direction]) -> bool:
+    """Whether ``a`` is nowhere worse than ``b`` and somewhere better."""
+    a_low, b_low = _minimised(a, directions), _minimised(b, directions)
+    return all(x <= y for x, y in zip(a_low, b_low, strict=True)) and a_low != b_low
+
+
+def nondominated(points: Sequence[Sequence[float]], directions: Sequence[Direction]) -> list[bool]:
+    """For each point, whether no other point dominates it. Equal points are all kept. O(n²)."""
+    lowered = [_minimised(point, directions) for point in points]
+    return [not any(_dominates(other, point) for other in lowered) for point in lowered]
+
+
+def hypervolume(
+    points: Sequence[Sequence[float]],
+    reference: Sequence[float],
+    ideal: Sequence[float],
+    directions: Sequence[Direction],
+) -> float:
+    """Share of the box between ``reference`` and ``ideal`` that the points dominate, in [0, 1].
+
+    Points that do not better the reference in every objective count 0; values beyond the ideal are cut to it.
+    Raises ValueError when the box is empty. Exact, by slicing; meant for up to a few hundred points in 2 or 3
+    objectives.
+    """
+    low = _minimised(ideal, directions)
+    high = _minimised(reference, directions)
+    box = 1.0
+    for best, worst in zip(low, high, strict=True):
+        if not best < worst:
+            raise ValueError(f"the ideal {tuple(ideal)} does not better the reference {tuple(reference)} everywhere")
+        box *= worst - best
+    lowered = []
+    for point in points:
+        values = _minimised(point, directions)
+        if all(value < worst for value, worst in zip(values, high, strict=True)):
+            lowered.append(tuple(max(value, best) for value, best in zip(values, low, strict=True)))
+    return _volume(lowered, high) / box
+
+
+def _minimised(point: Sequence[float], directions: Sequence[Direction]) -> tuple[float, ...]:
+    return tuple(-x if way == "maximize" else x for x, way in zip(point, directions, strict=True))
+
+
+def _dominates(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
+    return a != b and all(x <= y for x, y in zip(a, b, strict=True))
+
+
+def _volume(points: list[tuple[float, ...]], reference: tuple[float, ...]) -> float:
+    if not points:
+        return 0.0
+    if len(reference) == 1:
+        return reference[0] - min(point[0] for point in points)
+    total = 0.0
+    ordered = sorted(points, key=lambda point: point[-1])
+    for index, point in enumerate(ordered):
+        upper = ordered[index + 1][-1] if index + 1 < len(ordered) else reference[-1]
+        if upper > point[-1]:
+            total += (upper - point[-1]) * _volume([p[:-1] for p in ordered[: index + 1]], reference[:-1])
+    return total
