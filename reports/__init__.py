@@ -1,0 +1,1 @@
+"""Read MLflow, aggregate, draw. Nothing here imports torch, Ray or Optuna."""

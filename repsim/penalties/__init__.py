@@ -1,0 +1,1 @@
+"""The penalties: what holds the representation."""

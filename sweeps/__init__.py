@@ -1,0 +1,1 @@
+"""Propose, schedule, survive, record: a sweep over the accuracy-similarity trade-off."""
