@@ -232,5 +232,21 @@ PACKAGED_WEIGHTS: dict[str, PackagedWeights] = {
             licence="MIT",
             fetch=True,
         ),
+        _lite(1, 386, "77cc7160", "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850", "lite"),
+        _lite(2, 386, "9656183e", "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d", "lite"),
+        PackagedWeights(  # AugNet, learned without labels; the classifier's place holds a 768-wide projection
+            backbone="resnet50",
+            distribution="imgsim",
+            version="0.1.2",
+            module="imgsim",
+            file="model.pth",
+            sha256="c2cb3cac82642c5698721bd4c57702c3d2ffab077ee9fc277c60ef7359293add",
+            tensors=320,
+            mean=_IMAGENET_MEAN,
+            std=_IMAGENET_STD,
+            pretraining="self_supervised",
+            licence="MIT",
+            extra="imgsim",
+        ),
     )
 }

@@ -126,7 +126,8 @@ TRIAL_COLUMNS: tuple[str, ...] = (
 
 FACTS: tuple[str, ...] = (
     "n_train", "n_val", "n_test", "n_probe", "n_classes", "largest_class_fraction", "smallest_class_fraction",
-    "data_hash", "probe_hash", "weights_id", "pretraining", "skipped_images", "duplicates_across_splits", "threads",
+    "data_hash", "probe_hash", "weights_id", "pretraining", "skipped_images", "duplicates_across_splits", "threads", "optimiser_steps",
+    "slot", "began", "finished",
 )
 """What a finished trial says about the ground it was measured on."""
 

@@ -1,0 +1,332 @@
+"""The paper's three claims on your own images: accuracy, similarity and sharpness of every method over outer splits.
+
+    python benchmarks/first_front.py run --data DIR --backbone tf_efficientnet_lite0 --epochs 8 --out busi.jsonl
+    python benchmarks/first_front.py table busi.jsonl pbc.jsonl --out docs/results/first_front.md
+
+``run`` trains full, linear_probe and every penalty at every λ on each outer split (paired: same split, same seed) and
+appends one line per run, so that it can be stopped and started again. ``table`` chooses λ per method *within each split*
+on its val images only (highest val_cka with val_accuracy >= full - 1 SE), reads the test images once for that choice,
+and prints means ± SEM and the verdicts. Confidence intervals are paired over splits, with the variance corrected for
+overlapping training sets (Nadeau & Bengio 2003: 1/J + n_test/n_train in place of 1/J).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+STRENGTHS = (0.1, 0.3, 1.0, 3.0, 10.0)
+PENALTIES = ("repsim", "hcs", "feature_mse")
+METHODS = ("full", "linear_probe", *PENALTIES)
+RHOS = (1e-4, 5e-4, 2e-3, 1e-2)
+Row = Mapping[str, object]
+
+
+def jobs(arguments: argparse.Namespace) -> list[dict[str, object]]:
+    """One flat configuration per run, split by split."""
+    plain: list[tuple[str, float | None]] = [("full", None), ("linear_probe", None)]
+    penalised: list[tuple[str, float | None]] = [(name, value) for name in PENALTIES for value in STRENGTHS]
+    return [
+        {
+            "data": str(arguments.data),
+            "data.image_size": arguments.image_size,
+            "data.split_seed": split,
+            "seed": split,
+            "backbone": arguments.backbone,
+            "optim.epochs": arguments.epochs,
+            "optim.lr": arguments.lr,
+            "method": method,
+            "strength": strength,
+        }
+        for split in range(arguments.splits)
+        for method, strength in plain + penalised
+    ]
+
+
+_workspace: list[object] = []
+
+
+def run_one(flat: Mapping[str, object]) -> dict[str, object]:
+    """Train one configuration in this process (1 thread)."""
+    import torch
+
+    from repsim.config import TrialConfig
+    from repsim.trainer import train
+    from repsim.workspace import Workspace
+
+    torch.set_num_threads(1)
+    if not _workspace:
+        _workspace.append(Workspace())
+    workspace = _workspace[0]
+    assert isinstance(workspace, Workspace)
+    started = time.perf_counter()
+    result = train(TrialConfig.from_flat(flat), workspace=workspace)
+    name = Path(str(flat["data"])).name
+    facts = {key: value for key, value in result.facts.items() if key.startswith("n_") or key.endswith("_hash")}
+    config = {**flat, "data": name}
+    return {"config": config, "values": result.values, "facts": facts, "seconds": time.perf_counter() - started}
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run what the output file does not hold yet."""
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[name] = "1"
+    done = {_key(row["config"]) for row in _read(arguments.out)} if arguments.out.exists() else set()
+    todo = [job for job in jobs(arguments) if _key({**job, "data": Path(str(job["data"])).name}) not in done]
+    print(f"{len(done)} runs done, {len(todo)} to do, {arguments.slots} at a time", flush=True)
+    started = time.perf_counter()
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(arguments.slots, mp_context=context) as pool, arguments.out.open("a") as file:
+        futures = {pool.submit(run_one, job): job for job in todo}
+        for number, future in enumerate(as_completed(futures), 1):
+            row = future.result()
+            file.write(json.dumps(row) + "\n")
+            file.flush()
+            left = (time.perf_counter() - started) / number * (len(todo) - number)
+            print(f"[{number}/{len(todo)}] {_describe(row)}; {left / 60:.0f} min left", flush=True)
+    return 0
+
+
+def _key(config: object) -> str:
+    return json.dumps(config, sort_keys=True)
+
+
+def _read(path: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
+
+
+def _describe(row: Row) -> str:
+    config, values = row["config"], row["values"]
+    assert isinstance(config, dict)
+    assert isinstance(values, dict)
+    strength = "" if config["strength"] is None else f" λ={config['strength']:g}"
+    numbers = " ".join(f"{name} {values[name]:.3f}" for name in ("val_accuracy", "val_cka", "test_accuracy", "test_cka"))
+    return f"split {config['data.split_seed']} {config['method']}{strength}: {numbers} ({row['seconds']:.0f} s)"
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The run that stands for a method on one split."""
+
+    strength: float | None
+    qualified: bool
+    values: Mapping[str, float]
+
+
+def choose(rows: Sequence[Row]) -> dict[int, dict[str, Chosen]]:
+    """Split → method → the run chosen on val."""
+    by_split: dict[int, dict[str, list[tuple[float | None, Mapping[str, float]]]]] = {}
+    n_val: dict[int, int] = {}
+    for row in rows:
+        config, values, facts = row["config"], row["values"], row["facts"]
+        assert isinstance(config, dict)
+        assert isinstance(values, dict)
+        assert isinstance(facts, dict)
+        split = config["data.split_seed"]
+        n_val[split] = facts["n_val"]
+        by_split.setdefault(split, {}).setdefault(config["method"], []).append((config["strength"], values))
+    chosen: dict[int, dict[str, Chosen]] = {}
+    for split, methods in sorted(by_split.items()):
+        full = methods["full"][0][1]["val_accuracy"]
+        floor = full - (full * (1 - full) / n_val[split]) ** 0.5
+        chosen[split] = {method: _best(runs, floor) for method, runs in methods.items()}
+    return chosen
+
+
+def _best(runs: Sequence[tuple[float | None, Mapping[str, float]]], floor: float) -> Chosen:
+    qualified = [entry for entry in runs if entry[1]["val_accuracy"] >= floor]
+    if qualified:
+        strength, values = max(qualified, key=lambda entry: entry[1]["val_cka"])
+    else:
+        strength, values = max(runs, key=lambda entry: entry[1]["val_accuracy"])
+    return Chosen(strength, bool(qualified), values)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A claim ``mean margin > 0`` over splits: ``low`` and ``high`` bound its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+    detectable: float
+
+    @property
+    def word(self) -> str:
+        if self.low > 0:
+            return "holds"
+        return "fails" if self.high < 0 else "undecided"
+
+
+def judge(margins: Sequence[float], test_to_train: float) -> Verdict:
+    """Paired t-interval with the corrected variance; ``detectable`` is the margin found with 80 % power."""
+    from scipy import stats
+
+    n = len(margins)
+    error = (statistics.variance(margins) * (1 / n + test_to_train)) ** 0.5
+    quantile = float(stats.t.ppf(0.975, n - 1))
+    mean = statistics.fmean(margins)
+    power = float(stats.t.ppf(0.8, n - 1))
+    return Verdict(mean, mean - quantile * error, mean + quantile * error, (quantile + power) * error)
+
+
+CLAIMS: tuple[tuple[str, str, Callable[[Mapping[str, float], Mapping[str, float]], float]], ...] = (
+    ("similarity at least 30 % above full", "cka - 1.3 cka(full)", lambda a, b: a["test_cka"] - 1.3 * b["test_cka"]),
+    (
+        "accuracy within 0.99 points of full",
+        "accuracy - accuracy(full) + 0.0099",
+        lambda a, b: a["test_accuracy"] - b["test_accuracy"] + 0.0099,
+    ),
+    (
+        "sharpness at least 42 % below full",
+        "0.58 sharpness(full) - sharpness",
+        lambda a, b: 0.58 * b["sharpness"] - a["sharpness"],
+    ),
+)
+
+
+def mean_sem(values: Sequence[float], digits: int = 3) -> str:
+    """``0.812 ± 0.004``."""
+    sem = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else None
+    mean = statistics.fmean(values)
+    return f"{mean:.{digits}f}" if sem is None else f"{mean:.{digits}f} ± {sem:.{digits}f}"
+
+
+def section(rows: Sequence[Row]) -> list[str]:
+    """Markdown for one data set."""
+    chosen = choose(rows)
+    first = rows[0]
+    config, facts = first["config"], first["facts"]
+    assert isinstance(config, dict)
+    assert isinstance(facts, dict)
+    n = len(chosen)
+    size = config["data.image_size"]
+    lines = [
+        f"## {config['data']}: {config['backbone']}, {size} px, {config['optim.epochs']} epochs, lr {config['optim.lr']:g}",
+        "",
+        f"{len(rows)} runs; {n} outer splits (train {facts['n_train']}, val {facts['n_val']}, test {facts['n_test']}, "
+        f"{facts['n_classes']} classes). Test metrics, mean ± SEM over the n = {n} splits.",
+        "",
+        "| method | λ chosen on val, per split | accuracy | balanced accuracy | AUC | cka | cka, biased | train NLL |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for method in METHODS:
+        picks = [chosen[split][method] for split in chosen]
+        strengths = ", ".join("-" if p.strength is None else f"{p.strength:g}{'' if p.qualified else '!'}" for p in picks)
+        names = ("test_accuracy", "test_balanced_accuracy", "test_auc", "test_cka", "test_cka_biased", "train_nll")
+        numbers = " | ".join(mean_sem([p.values[name] for p in picks]) for name in names)
+        lines.append(f"| {method} | {strengths} | {numbers} |")
+    lines += ["", "Sharpness, mean ± SEM (relative, at each ρ; headline ρ = 5e-4), and one absolute step of 0.05:", ""]
+    lines += ["| method | " + " | ".join(f"ρ = {rho:g}" for rho in RHOS) + " | absolute |", "|---|---|---|---|---|---|"]
+    for method in METHODS:
+        picks = [chosen[split][method] for split in chosen]
+        curve = [mean_sem([p.values[f"sharpness_rho_{rho:g}"] for p in picks], 4) for rho in RHOS]
+        curve.append(mean_sem([p.values["sharpness_absolute"] for p in picks], 4))
+        lines.append(f"| {method} | " + " | ".join(curve) + " |")
+    ratio = facts["n_test"] / facts["n_train"]
+    lines += ["", "| method | claim | mean margin | 95 % interval | detectable (80 % power) | verdict |", "|---|---|---|---|---|---|"]
+    for method in PENALTIES:
+        for claim, formula, margin in CLAIMS:
+            found = judge([margin(chosen[s][method].values, chosen[s]["full"].values) for s in chosen], ratio)
+            lines.append(
+                f"| {method} | {claim} ({formula} > 0) | {found.mean:+.4f} | [{found.low:+.4f}, {found.high:+.4f}] "
+                f"| {found.detectable:.4f} | **{found.word}** |"
+            )
+    lines += ["", "Relative to full, means over splits:", ""]
+    for method in PENALTIES:
+        lines.append(f"- {method}: {_relative(chosen, method)}")
+    return [*lines, "", "Every λ, test means over the splits (not used for any choice):", "", *every_strength(rows), ""]
+
+
+def _relative(chosen: Mapping[int, Mapping[str, Chosen]], method: str) -> str:
+    def mean(name: str, which: str) -> float:
+        return statistics.fmean(chosen[split][which].values[name] for split in chosen)
+
+    cka = 100 * (mean("test_cka", method) / mean("test_cka", "full") - 1)
+    points = 100 * (mean("test_accuracy", method) - mean("test_accuracy", "full"))
+    sharp = " / ".join(
+        f"{100 * (mean(f'sharpness_rho_{rho:g}', method) / mean(f'sharpness_rho_{rho:g}', 'full') - 1):+.0f} %" for rho in RHOS
+    )
+    return f"cka {cka:+.0f} %, accuracy {points:+.2f} points, sharpness {sharp} (ρ = {', '.join(f'{rho:g}' for rho in RHOS)})"
+
+
+def every_strength(rows: Sequence[Row]) -> list[str]:
+    """Accuracy / cka of each method at each λ."""
+    groups: dict[tuple[str, float | None], list[Mapping[str, float]]] = {}
+    for row in rows:
+        config, values = row["config"], row["values"]
+        assert isinstance(config, dict)
+        assert isinstance(values, dict)
+        groups.setdefault((config["method"], config["strength"]), []).append(values)
+    lines = ["| method | " + " | ".join(f"λ = {value:g}" for value in STRENGTHS) + " |", "|---" * (1 + len(STRENGTHS)) + "|"]
+    for method in PENALTIES:
+        cells = []
+        for strength in STRENGTHS:
+            found = groups.get((method, strength), [])
+            accuracy = [values["test_accuracy"] for values in found]
+            similarity = [values["test_cka"] for values in found]
+            cells.append(f"{statistics.fmean(accuracy):.3f} / {statistics.fmean(similarity):.3f}" if found else "-")
+        lines.append(f"| {method} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def table(arguments: argparse.Namespace) -> int:
+    """Write the page."""
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    lines = [
+        "# First front: the paper's three claims, measured",
+        "",
+        "Made by `python benchmarks/first_front.py table` from runs of `python benchmarks/first_front.py run` "
+        f"(see its `--help`); commit {commit or 'unknown'}, {datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, "
+        "1 thread per run, CPU, fp32.",
+        "",
+        "λ per method and split: highest val_cka among " + ", ".join(f"{value:g}" for value in STRENGTHS)
+        + " with val_accuracy >= full - 1 SE (binomial); where none qualifies, the most accurate one, marked `!`. "
+        "Selection sees val only. Intervals are paired over splits and corrected for overlapping training sets "
+        "(Nadeau & Bengio 2003).",
+        "",
+    ]
+    for path in arguments.results:
+        lines += section(_read(path))
+    text = "\n".join(lines)
+    if arguments.out is None:
+        print(text)
+    else:
+        arguments.out.write_text(text, encoding="utf-8")
+        print(arguments.out)
+    return 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    runner = commands.add_parser("run", help="train what is missing")
+    runner.add_argument("--data", required=True, help="SOURCE: a folder with a sub-folder per class, a csv, an npz …")
+    runner.add_argument("--backbone", default="tf_efficientnet_lite0")
+    runner.add_argument("--image-size", type=int, default=96)
+    runner.add_argument("--epochs", type=int, default=8)
+    runner.add_argument("--lr", type=float, default=3e-4)
+    runner.add_argument("--splits", type=int, default=5)
+    runner.add_argument("--slots", type=int, default=max(1, os.cpu_count() or 1), help="runs at a time, 1 thread each")
+    runner.add_argument("--out", type=Path, required=True, help="JSON lines, appended to")
+    tabulator = commands.add_parser("table", help="choose on val, judge on test")
+    tabulator.add_argument("results", type=Path, nargs="+")
+    tabulator.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    return run(arguments) if arguments.command == "run" else table(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,234 @@
+"""Draws the pictures of reports.figures with matplotlib, without a display."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from reports.figures import CoursePicture, FrontPicture, Mark, StrengthPicture, shorten
+from reports.style import DARK, LIGHT, Theme, marker
+
+Picture = FrontPicture | CoursePicture | StrengthPicture
+
+
+def draw(picture: Picture, theme: Theme) -> Figure:
+    """One figure of one picture."""
+    with mpl.rc_context(theme.rc()):
+        if isinstance(picture, FrontPicture):
+            return _front(picture, theme)
+        if isinstance(picture, CoursePicture):
+            return _course(picture, theme)
+        return _strength(picture, theme)
+
+
+def save(picture: Picture, folder: Path, stem: str) -> tuple[str, str]:
+    """Write ``stem.png`` and ``stem.svg`` (light); returns the SVG text for light and for dark pages."""
+    light, dark = (_svg(picture, theme) for theme in (LIGHT, DARK))
+    (folder / f"{stem}.svg").write_text(light, encoding="utf-8")
+    with mpl.rc_context(LIGHT.rc()):
+        figure = draw(picture, LIGHT)
+        _quietly(lambda: figure.savefig(folder / f"{stem}.png", dpi=160, metadata={"Software": None}))
+    return light, dark
+
+
+def _svg(picture: Picture, theme: Theme) -> str:
+    figure = draw(picture, theme)
+    buffer = io.StringIO()
+    with mpl.rc_context(theme.rc()):
+        _quietly(lambda: figure.savefig(buffer, format="svg", metadata={"Date": None}))
+    return buffer.getvalue()
+
+
+def _quietly(write: Callable[[], None]) -> None:
+    """A name in a script the font lacks is drawn as boxes; the tables have it in full, so that is no warning."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        warnings.filterwarnings("ignore", message="Matplotlib currently does not support")
+        write()
+
+
+def _figure(width: float, height: float) -> Figure:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _front(picture: FrontPicture, theme: Theme) -> Figure:
+    figure = _figure(7.6, 5.0)
+    axes = figure.add_subplot()
+    axes.set_title(picture.title)
+    axes.set_xlabel(picture.x_label)
+    axes.set_ylabel(picture.y_label)
+    axes.set_xlim(*picture.x_range)
+    axes.set_ylim(*picture.y_range)
+    if picture.steps:
+        xs, ys = zip(*picture.steps, strict=True)
+        axes.plot(xs, ys, color=theme.ink, linewidth=1.3, alpha=0.75, zorder=2)
+    _error_bar(axes, picture, theme)
+    shades = _scatter(axes, picture, theme)
+    if shades is not None:
+        figure.colorbar(shades, ax=axes, pad=0.02).set_label(picture.shade_label, color=theme.ink)
+    for mark, dy in zip(picture.marks, _label_offsets(picture), strict=True):
+        if mark.label:
+            leftish = mark.x > sum(picture.x_range) / 2
+            axes.annotate(
+                mark.label,
+                (mark.x, mark.y),
+                xytext=(-8 if leftish else 8, dy),
+                textcoords="offset points",
+                ha="right" if leftish else "left",
+                fontsize=8.5,
+                color=theme.ink if mark.on_front else theme.muted,
+                zorder=5,
+            )
+    _legend(figure, picture, theme)
+    return figure
+
+
+def _label_offsets(picture: FrontPicture) -> list[float]:
+    """Labels of close neighbours alternate below and above, so that they can be read."""
+    x_span = picture.x_range[1] - picture.x_range[0]
+    y_span = picture.y_range[1] - picture.y_range[0]
+    offsets = [-11.0] * len(picture.marks)
+    placed: list[tuple[float, float, float]] = []
+    order = sorted(range(len(picture.marks)), key=lambda i: (picture.marks[i].y, picture.marks[i].x))
+    for index in order:
+        mark = picture.marks[index]
+        if not mark.label:
+            continue
+        for dy in (-11.0, 5.0, -21.0, 15.0):
+            offsets[index] = dy
+            at = mark.y / y_span + dy / 300
+            if all(abs(mark.x / x_span - x) > 0.16 or abs(at - y) > 0.035 for x, y, _ in placed):
+                break
+        placed.append((mark.x / x_span, mark.y / y_span + offsets[index] / 300, offsets[index]))
+    return offsets
+
+
+def _error_bar(axes: Any, picture: FrontPicture, theme: Theme) -> None:
+    if picture.error is None:
+        return
+    x, y, se = picture.error
+    axes.axhspan(y - se, y, color=theme.muted, alpha=0.10, linewidth=0, zorder=0)
+    axes.errorbar([x], [y], yerr=[se], color=theme.ink, linewidth=1.2, capsize=4, zorder=2.5)
+
+
+def _scatter(axes: Any, picture: FrontPicture, theme: Theme) -> Any:
+    """Trials off the front are pale, those that cannot be chosen hollow. Returns the colour-mapped artist, if any."""
+    values = [mark.shade for mark in picture.marks if mark.shade is not None]
+    norm = mpl.colors.Normalize(min(values), max(values)) if values else None
+    shades = None
+    for mark in sorted(picture.marks, key=lambda mark: mark.on_front):
+        colour = theme.colour(picture.styles.methods.index(mark.method))
+        face: Any = colour if mark.eligible else "none"
+        if norm is not None and mark.shade is not None and mark.eligible:
+            face = mpl.colormaps["cividis"](norm(mark.shade))
+        axes.scatter(
+            [mark.x],
+            [mark.y],
+            s=78 if mark.on_front else 44,
+            marker=marker(picture.styles.backbones.index(mark.backbone)),
+            facecolors=[face] if face != "none" else "none",
+            edgecolors=_edge(mark, colour, theme, norm is not None),
+            linewidths=2.0 if norm is not None else (1.3 if mark.on_front or not mark.eligible else 0.6),
+            alpha=1.0 if mark.on_front else 0.6,
+            zorder=4 if mark.on_front else 3,
+        )
+        if mark.anchor:
+            axes.scatter([mark.x], [mark.y], s=190, marker="o", facecolors="none", edgecolors=theme.muted, zorder=2.8)
+    if norm is not None:
+        shades = mpl.cm.ScalarMappable(norm=norm, cmap="cividis")
+    return shades
+
+
+def _edge(mark: Mark, colour: str, theme: Theme, shaded: bool) -> str:
+    if shaded or not mark.eligible:
+        return colour
+    return theme.ink if mark.on_front else theme.background
+
+
+def _legend(figure: Any, picture: FrontPicture, theme: Theme) -> None:
+    """Only what occurs in this picture, under it."""
+    methods = {mark.method for mark in picture.marks}
+    backbones = {mark.backbone for mark in picture.marks}
+    handles = [
+        _dot(theme.colour(slot), "o", shorten(name, 28), theme)
+        for slot, name in enumerate(picture.styles.methods)
+        if name in methods
+    ]
+    if len(picture.styles.backbones) > 1:
+        handles += [
+            _dot(theme.muted, marker(slot), shorten(name, 28), theme)
+            for slot, name in enumerate(picture.styles.backbones)
+            if name in backbones
+        ]
+    if any(not mark.eligible for mark in picture.marks):
+        handles.append(_dot("none", "o", "pruned or infeasible", theme, theme.muted))
+    if any(mark.anchor for mark in picture.marks):
+        handles.append(_dot("none", "o", "anchor", theme, theme.muted, 12))
+    if picture.error is not None:
+        handles.append(Line2D([], [], color=theme.ink, marker="_", linewidth=1.2, label="± one standard error"))
+    if picture.steps:
+        handles.append(Line2D([], [], color=theme.ink, linewidth=1.3, alpha=0.75, label="front"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, handletextpad=0.4, columnspacing=1.4)
+
+
+def _dot(face: str, shape: str, label: str, theme: Theme, edge: str | None = None, size: float = 7.5) -> Any:
+    # a leading underscore would hide the entry
+    shown = f" {label}" if label.startswith("_") else label
+    return Line2D(
+        [], [], linestyle="", marker=shape, markersize=size,
+        markerfacecolor=face, markeredgecolor=edge or theme.background, label=shown,
+    )  # fmt: skip
+
+
+def _course(picture: CoursePicture, theme: Theme) -> Figure:
+    figure = _figure(7.6, 3.3)
+    axes = figure.add_subplot()
+    axes.step(picture.trials, picture.values, where="post", color=theme.colour(2), linewidth=2)
+    axes.plot(picture.trials[-1:], picture.values[-1:], "o", color=theme.colour(2))
+    axes.set_xlabel("finished search trials")
+    axes.set_ylabel("hypervolume (share of the box)")
+    axes.set_ylim(0, min(1.0, max(0.05, 1.12 * max(picture.values))))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.text(0.99, 0.04, picture.reference, transform=axes.transAxes, ha="right", fontsize=9, color=theme.muted)
+    return figure
+
+
+def _strength(picture: StrengthPicture, theme: Theme) -> Figure:
+    rows, columns = len(picture.rows), len(picture.methods)
+    figure = _figure(max(4.2, 2.5 * columns + 0.8), 2.1 * rows + 0.5)
+    grid = figure.subplots(rows, columns, sharex=True, sharey="row", squeeze=False)
+    for row, name in enumerate(picture.rows):
+        for column, method in enumerate(picture.methods):
+            axes = grid[row][column]
+            points = picture.series[row][column]
+            colour = theme.colour(picture.styles.methods.index(method))
+            for slot, backbone in enumerate(picture.styles.backbones):
+                mine = [(x, y) for x, y, owner in points if owner == backbone]
+                if mine:
+                    xs, ys = zip(*mine, strict=True)
+                    axes.plot(xs, ys, marker(slot), linestyle="-", color=colour, alpha=0.85, linewidth=0.9)
+            axes.set_xscale("log")
+            if row == 0:
+                axes.set_title(shorten(method, 22))
+            if row == rows - 1:
+                axes.set_xlabel("strength λ")
+            if column == 0:
+                axes.set_ylabel(shorten(name, 28))
+    if len(picture.styles.backbones) > 1:
+        handles = [
+            _dot(theme.muted, marker(slot), shorten(name, 28), theme)
+            for slot, name in enumerate(picture.styles.backbones)
+        ]
+        figure.legend(handles=handles, loc="outside lower center", ncols=3)
+    return figure

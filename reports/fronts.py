@@ -1,0 +1,315 @@
+"""What the numbers say: fronts, standard errors, the price of similarity, hypervolume. Plain values in, plain out."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from reports.load import Reference, Sweep, finite, records, trial_order
+from repsim.front import hypervolume, nondominated
+from repsim.records import METRICS, Objective, Stage, Status
+
+
+@dataclass(frozen=True, kw_only=True)
+class Axes:
+    """``y`` is what one pays with (accuracy), ``x`` what one buys (similarity), ``colour`` a third objective."""
+
+    y: Objective
+    x: Objective | None
+    colour: Objective | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """One completed trial with every objective present. ``se`` is one standard error of ``values[0]``, if known.
+
+    ``values`` are in the order y, x, colour of the axes.
+    """
+
+    trial_id: str
+    run_id: str
+    method: str
+    backbone: str
+    strength: float | None
+    values: tuple[float, ...]
+    se: float | None
+    eligible: bool
+    anchor: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pick:
+    """A recommended point and the role it plays."""
+
+    role: str
+    point: Point
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """Everything the report says about one data set.
+
+    ``points`` are the search trials that can be drawn; ``front`` the indices of those on the front, by falling y;
+    ``separated`` how many front points one standard error tells apart; ``course`` the hypervolume after each finished
+    search trial, as (number of trials, share of the box); ``course_note`` why it is missing.
+    """
+
+    data: str
+    axes: Axes
+    trials: pd.DataFrame
+    points: tuple[Point, ...]
+    front: tuple[int, ...]
+    picks: tuple[Pick, ...]
+    separated: int | None
+    counts: Mapping[str, int]
+    incomplete: tuple[str, ...]
+    reference: Reference | None
+    course: tuple[tuple[int, float], ...]
+    course_note: str
+
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """The axes' objectives in the order of ``Point.values``."""
+        return tuple(axis for axis in (self.axes.y, self.axes.x, self.axes.colour) if axis is not None)
+
+    @property
+    def members(self) -> tuple[Point, ...]:
+        """The points on the front, best y first."""
+        return tuple(self.points[index] for index in self.front)
+
+    @property
+    def backbones(self) -> tuple[str, ...]:
+        """Backbones with at least one point, by name."""
+        return tuple(sorted({point.backbone for point in self.points}))
+
+
+def choose_axes(objectives: Sequence[Objective]) -> Axes:
+    """Accuracy-like objectives go up, the rest across; a third one becomes colour."""
+    order = sorted(objectives, key=lambda objective: 0 if _performance(objective.metric) else 1)
+    similar = sorted(order[1:], key=lambda objective: 0 if objective.metric == "val_cka" else 1)
+    return Axes(
+        y=order[0],
+        x=similar[0] if similar else None,
+        colour=similar[1] if len(similar) > 1 else None,
+    )
+
+
+def _performance(metric: str) -> bool:
+    return metric.removeprefix("val_") in ("accuracy", "balanced_accuracy", "auc")
+
+
+def standard_error(accuracy: float, n: int) -> float | None:
+    """Binomial standard error of a share of ``n`` independent images; None where it is not defined."""
+    if n < 1 or not 0.0 <= accuracy <= 1.0:
+        return None
+    return math.sqrt(accuracy * (1.0 - accuracy) / n)
+
+
+def separated(values: Sequence[float], errors: Sequence[float]) -> int:
+    """How many of the points stand pairwise more than one standard error (the larger of the two) apart.
+
+    Greedy from the best value down; the points kept are then pairwise apart, because gaps add up.
+    """
+    order = sorted(range(len(values)), key=lambda index: -values[index])
+    kept: list[int] = []
+    for index in order:
+        if not kept or values[kept[-1]] - values[index] > max(errors[kept[-1]], errors[index]):
+            kept.append(index)
+    return len(kept)
+
+
+def front_order(points: Sequence[Point], objectives: Sequence[Objective]) -> tuple[int, ...]:
+    """Indices of the eligible points that no other eligible point dominates, best first objective first."""
+    eligible = [index for index, point in enumerate(points) if point.eligible]
+    kept = nondominated([points[i].values for i in eligible], [objective.direction for objective in objectives])
+    on_front = [index for index, keep in zip(eligible, kept, strict=True) if keep]
+    return tuple(sorted(on_front, key=lambda i: (*(_loss(points[i], objectives)), trial_order(points[i].trial_id))))
+
+
+def _loss(point: Point, objectives: Sequence[Objective]) -> tuple[float, ...]:
+    return tuple(
+        -value if objective.direction == "maximize" else value
+        for value, objective in zip(point.values, objectives, strict=True)
+    )
+
+
+def knee(members: Sequence[Point], objectives: Sequence[Objective]) -> Point | None:
+    """The front point nearest to the ideal corner, each objective scaled by the front's range.
+
+    None for fewer than three members or where the front has no extent in some objective.
+    """
+    losses = [_loss(point, objectives) for point in members]
+    if len(members) < 3:
+        return None
+    low = [min(column) for column in zip(*losses, strict=True)]
+    high = [max(column) for column in zip(*losses, strict=True)]
+    if any(worst <= best for best, worst in zip(low, high, strict=True)):
+        return None
+
+    def distance(loss: tuple[float, ...]) -> float:
+        return math.hypot(*((v - best) / (worst - best) for v, best, worst in zip(loss, low, high, strict=True)))
+
+    return members[min(range(len(members)), key=lambda index: distance(losses[index]))]
+
+
+def recommend(members: Sequence[Point], objectives: Sequence[Objective]) -> tuple[Pick, ...]:
+    """Best first objective; most of the second within one standard error of it; the knee; most of the second."""
+    if not members:
+        return ()
+    label = METRICS[objectives[0].metric].label
+    best = members[0]
+    picks = [Pick(role=f"best {label}", point=best)]
+    if len(objectives) < 2:
+        return tuple(picks)
+    other = METRICS[objectives[1].metric].label
+    by_second = sorted(members, key=lambda point: _loss(point, objectives)[1])
+    if best.se is not None:
+        within = [point for point in by_second if best.values[0] - point.values[0] <= best.se]
+        picks.append(Pick(role=f"best {other} within one standard error of the best {label}", point=within[0]))
+    middle = knee(members, objectives)
+    if middle is not None:
+        picks.append(Pick(role="knee of the front", point=middle))
+    picks.append(Pick(role=f"best {other}", point=by_second[0]))
+    return tuple(picks)
+
+
+_CONSTRAINT = re.compile(r"\s*([a-z0-9_.]+)\s*(>=|<=)\s*([-+0-9.eE]+)\s*")
+
+
+def meets(constraints: Sequence[str], values: Mapping[str, float | None]) -> bool:
+    """Whether every ``metric >= bound`` holds; one that cannot be read or judged does not hold."""
+    for text in constraints:
+        match = _CONSTRAINT.fullmatch(text)
+        bound = finite(match.group(3)) if match else None
+        value = values.get(match.group(1)) if match else None
+        if match is None or bound is None or value is None:
+            return False
+        if value < bound if match.group(2) == ">=" else value > bound:
+            return False
+    return True
+
+
+def study(sweep: Sweep, data: str) -> Study:
+    """Everything there is to say about one data set of a sweep."""
+    trials = sweep.trials[sweep.trials["data"] == data].reset_index(drop=True)
+    axes = choose_axes(sweep.objectives)
+    objectives = [axis for axis in (axes.y, axes.x, axes.colour) if axis is not None]
+    points, incomplete = _points(sweep, trials, objectives)
+    front = front_order(points, objectives)
+    members = [points[index] for index in front]
+    errors = [point.se for point in members if point.se is not None]
+    reference = sweep.references.get(data)
+    course, note = hypervolume_course(trials, points, objectives, reference)
+    return Study(
+        data=data,
+        axes=axes,
+        trials=trials,
+        points=tuple(points),
+        front=front,
+        picks=recommend(members, objectives),
+        separated=separated([p.values[0] for p in members], errors)
+        if members and len(errors) == len(members)
+        else None,
+        counts={str(k): int(v) for k, v in trials["status"].value_counts().items()},
+        incomplete=tuple(incomplete),
+        reference=reference,
+        course=course,
+        course_note=note,
+    )
+
+
+def _points(sweep: Sweep, trials: pd.DataFrame, objectives: Sequence[Objective]) -> tuple[list[Point], list[str]]:
+    points, incomplete = [], []
+    for row in records(trials):
+        if row["stage"] != Stage.SEARCH.value or row["status"] not in (Status.COMPLETED.value, Status.PRUNED.value):
+            continue
+        values = [finite(row[objective.metric]) for objective in objectives]
+        present = [value for value in values if value is not None]
+        completed = row["status"] == Status.COMPLETED.value
+        if len(present) < len(values):
+            if completed:
+                incomplete.append(str(row["trial_id"]))
+            continue
+        known = {name: finite(row[name]) for name in METRICS}
+        feasible = bool(row["feasible"]) if not pd.isna(row["feasible"]) else meets(sweep.constraints, known)
+        n_val = finite(row["n_val"])
+        measurable = objectives[0].metric == "val_accuracy" and n_val is not None
+        points.append(
+            Point(
+                trial_id=str(row["trial_id"]),
+                run_id=str(row["mlflow_run_id"]),
+                method=str(row["method"]),
+                backbone=str(row["backbone"]),
+                strength=finite(row["strength"]),
+                values=tuple(present),
+                se=standard_error(present[0], int(n_val)) if measurable and n_val is not None else None,
+                eligible=completed and feasible,
+                anchor=row["mlflow_run_id"] in sweep.anchors,
+            )
+        )
+    return points, incomplete
+
+
+def hypervolume_course(
+    trials: pd.DataFrame, points: Sequence[Point], objectives: Sequence[Objective], reference: Reference | None
+) -> tuple[tuple[tuple[int, float], ...], str]:
+    """Hypervolume after each finished search trial, in the order they ended; or why there is none."""
+    if len(objectives) < 2:
+        return (), "With a single objective there is no hypervolume."
+    if reference is None:
+        return (), "The sweep recorded no reference point: it is fixed when both anchors have completed."
+    names = [objective.metric for objective in objectives]
+    corners = [[finite(corner.get(name)) for name in names] for corner in (reference.worst, reference.ideal)]
+    worst, ideal = ([value for value in corner if value is not None] for corner in corners)
+    if len(worst) < len(names) or len(ideal) < len(names):
+        return (), "The recorded reference point lacks an objective."
+    directions = [objective.direction for objective in objectives]
+    eligible = {point.run_id: point.values for point in points if point.eligible}
+    final = trials[
+        trials["stage"].eq(Stage.SEARCH.value) & trials["status"].isin([s.value for s in Status if s.terminal])
+    ]
+    order = final.assign(_at=final["ended"].fillna("~")).sort_values("_at", kind="stable")["mlflow_run_id"]
+    course, seen = [], []
+    for count, run_id in enumerate(order, start=1):
+        if run_id in eligible:
+            seen.append(eligible[run_id])
+        try:
+            course.append((count, hypervolume(seen, worst, ideal, directions)))
+        except ValueError:
+            return (), "The recorded reference point is not worse than the ideal in every objective."
+    return tuple(course), ""
+
+
+def mark_front(sweep: Sweep, studies: Sequence[Study]) -> pd.DataFrame:
+    """The sweep's table with ``on_front`` set: True or False on search trials, empty on the others."""
+    members = {point.run_id for item in studies for point in item.members}
+    trials = sweep.trials.copy()
+    searched = trials["stage"] == Stage.SEARCH.value
+    flags = [
+        (run_id in members) if search else None
+        for run_id, search in zip(trials["mlflow_run_id"], searched, strict=True)
+    ]
+    trials["on_front"] = pd.Series(flags, dtype="boolean", index=trials.index)
+    return trials
+
+
+def confirmed(trials: pd.DataFrame, config_id: str, metric: str) -> tuple[int, float, float] | None:
+    """(n, mean, standard error) of ``metric`` over a configuration's completed confirmation runs; None if n < 2.
+
+    The search run is left out: it was chosen for its value, so it would flatter the mean.
+    """
+    rows = trials[
+        trials["stage"].eq(Stage.CONFIRM.value)
+        & trials["status"].eq(Status.COMPLETED.value)
+        & trials["config_id"].eq(config_id).fillna(False)
+    ]
+    values = [value for value in map(finite, rows[metric]) if value is not None]
+    if len(values) < 2:
+        return None
+    mean = sum(values) / len(values)
+    spread = math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1))
+    return len(values), mean, spread / math.sqrt(len(values))

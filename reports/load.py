@@ -1,0 +1,413 @@
+"""From MLflow to one tidy table. Reads everything with a few searches; never asks the store run by run."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import sqlite3
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pandas as pd
+
+from repsim.catalogue import parse_method
+from repsim.errors import Mistake, RequestError, nearest, one_line
+from repsim.records import (
+    CURVE_PREFIX,
+    KIND_SWEEP,
+    KIND_TRIAL,
+    METRICS,
+    PARAM_PREFIX,
+    TRIAL_COLUMNS,
+    Objective,
+    Stage,
+    Status,
+    Tag,
+)
+
+PARENT = "mlflow.parentRunId"
+DEFAULT_STORE = "mlflow.db"
+TEXT_PARAMS = frozenset({"data", "backbone", "backbone.weights", "head", "method", "data.group"})
+"""Configuration keys whose values are text even when they look like a number."""
+OWN_COLUMN = frozenset({"data", "method", "strength", "backbone", "head", "seed"})
+"""Configuration keys with a column of their own; every other key is a ``param/KEY`` column."""
+_WHOLE = frozenset({"attempts", "seed", "epochs", "chosen_epoch", "n_train", "n_val", "n_test", "n_probe"})
+_TEXT = frozenset(TRIAL_COLUMNS) - _WHOLE - frozenset({*METRICS, "strength", "on_front", "feasible"})
+_TRUTH = frozenset({"on_front", "feasible"})
+_STORED_INFINITY = 1.7e308
+_CONNECT_SECONDS = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """The box hypervolume is measured in: its worst and its best corner, by metric name."""
+
+    worst: Mapping[str, float]
+    ideal: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """One sweep as the store knows it.
+
+    ``trials`` has the columns of TRIAL_COLUMNS and then ``param/KEY``, one row per trial, in order of trial number.
+    ``configs`` (flat configuration) and ``facts`` are keyed by MLflow run id; ``hashes`` holds (data, probe).
+    ``anchors`` are the run ids of ``linear_probe`` and ``full`` at default settings. ``notes`` say what could not be
+    read. ``ended`` is whether the store says the sweep is over.
+    """
+
+    name: str
+    experiment: str
+    run_id: str
+    question: str
+    objectives: tuple[Objective, ...]
+    constraints: tuple[str, ...]
+    references: Mapping[str, Reference]
+    command: str
+    git_commit: str
+    git_dirty: bool
+    versions: Mapping[str, str]
+    space_hash: str
+    ended: bool
+    started: str
+    trials: pd.DataFrame
+    configs: Mapping[str, Mapping[str, object]]
+    facts: Mapping[str, Mapping[str, object]]
+    hashes: Mapping[str, tuple[str, str]]
+    anchors: frozenset[str]
+    notes: tuple[str, ...]
+
+    @property
+    def data_sets(self) -> tuple[str, ...]:
+        """SOURCEs in order of first appearance."""
+        return tuple(dict.fromkeys(str(value) for value in self.trials["data"]))
+
+
+def default_tracking_uri() -> str:
+    """``MLFLOW_TRACKING_URI`` where it is set, else ``mlflow.db`` in the current folder."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path.cwd() / DEFAULT_STORE}"
+
+
+def open_store(tracking_uri: str) -> Any:
+    """An MlflowClient on an existing store.
+
+    Raises RequestError when there is none: a database is never created, and a server that does not answer is found
+    out in seconds.
+    """
+    parts = urlsplit(tracking_uri)
+    if parts.scheme == "sqlite":
+        _check_sqlite(tracking_uri)
+    elif parts.scheme in ("http", "https"):
+        _check_server(tracking_uri)
+    elif parts.scheme in ("", "file"):
+        raise RequestError(
+            _store_mistake(tracking_uri, "is a folder or a file name, not the address of a store", _STORE_FORMS)
+        )
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    for name in ("alembic", "mlflow"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client = MlflowClient(tracking_uri=tracking_uri)
+        client.search_experiments(max_results=1)
+    except (MlflowException, ModuleNotFoundError) as error:
+        raise RequestError(_store_mistake(tracking_uri, f"cannot be read: {one_line(str(error), 300)}")) from None
+    return client
+
+
+_STORE_FORMS = "sqlite:///FILE, or the http address of an MLflow server"
+
+
+def _store_mistake(tracking_uri: str, problem: str, allowed: str = "") -> Mistake:
+    return Mistake(where="--tracking-uri", key="", problem=f"{one_line(tracking_uri, 200)} {problem}", allowed=allowed)
+
+
+def _check_sqlite(tracking_uri: str) -> None:
+    path = Path(tracking_uri.removeprefix("sqlite:///").partition("?")[0])
+    if not path.is_file():
+        problem = "does not exist (no sweep has been recorded there)"
+        raise RequestError(_store_mistake(tracking_uri, problem, "the store a sweep wrote: sqlite:///FOLDER/mlflow.db"))
+    try:
+        connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
+        try:
+            tables = {row[0] for row in connection.execute("select name from sqlite_master where type = 'table'")}
+        finally:
+            connection.close()
+    except sqlite3.Error as error:
+        raise RequestError(_store_mistake(tracking_uri, f"cannot be read: {error}", _STORE_FORMS)) from None
+    if not {"runs", "experiments", "tags"} <= tables:
+        raise RequestError(_store_mistake(tracking_uri, "is a database, but not an MLflow store", _STORE_FORMS))
+
+
+def _check_server(tracking_uri: str) -> None:
+    parts = urlsplit(tracking_uri)
+    try:
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        socket.create_connection((parts.hostname or "", port), timeout=_CONNECT_SECONDS).close()
+    except (OSError, ValueError) as error:
+        raise RequestError(_store_mistake(tracking_uri, f"does not answer: {error}", _STORE_FORMS)) from None
+
+
+def find_sweep(client: Any, name: str) -> Any:
+    """The parent run of sweep ``name`` (``latest``: the one started last); RequestError when there is none."""
+    parents = search_all(client, f"tags.{Tag.KIND} = '{KIND_SWEEP}'")
+    if not parents:
+        raise RequestError(Mistake(where="--sweep", key="", problem="this store holds no sweep at all"))
+    parents.sort(key=lambda run: run.info.start_time, reverse=True)
+    if name == "latest":
+        return parents[0]
+    for run in parents:
+        if run.data.tags.get(Tag.SWEEP) == name:
+            return run
+    known = list(dict.fromkeys(run.data.tags.get(Tag.SWEEP, "") for run in parents))
+    allowed = ", ".join(["latest", *known[:8]]) + (f" and {len(known) - 8} more" if len(known) > 8 else "")
+    problem = f"{one_line(name)} is not a sweep in this store"
+    raise RequestError(
+        Mistake(where="--sweep", key="", problem=problem, allowed=allowed, suggestion=nearest(name, known))
+    )
+
+
+def search_all(client: Any, filter_string: str, experiments: Iterable[str] | None = None) -> list[Any]:
+    """Every active run that matches, from the given experiments (default: all), over all result pages."""
+    ids = list(experiments) if experiments is not None else [item.experiment_id for item in _experiments(client)]
+    found: list[Any] = []
+    token = None
+    while ids:
+        page = client.search_runs(ids, filter_string=filter_string, max_results=1000, page_token=token)
+        found.extend(page)
+        token = page.token
+        if not token:
+            break
+    return found
+
+
+def _experiments(client: Any) -> list[Any]:
+    found: list[Any] = []
+    token = None
+    while True:
+        page = client.search_experiments(max_results=1000, page_token=token)
+        found.extend(page)
+        token = page.token
+        if not token:
+            return found
+
+
+def load_sweep(client: Any, name: str) -> Sweep:
+    """Read one sweep; RequestError when it is not there or its objectives cannot be read."""
+    parent = find_sweep(client, name)
+    tags: dict[str, str] = parent.data.tags
+    notes: list[str] = []
+    runs = _children(client, parent)
+    trials, configs, facts = _tidy(runs, tags.get(Tag.SWEEP, ""), notes)
+    return Sweep(
+        name=tags.get(Tag.SWEEP, parent.info.run_id),
+        experiment=client.get_experiment(parent.info.experiment_id).name,
+        run_id=parent.info.run_id,
+        question=tags.get(Tag.QUESTION, ""),
+        objectives=_objectives(tags),
+        constraints=tuple(str(text) for text in _json(tags, Tag.CONSTRAINTS, list, notes, "the sweep")),
+        references=_references(tags, notes),
+        command=tags.get(Tag.COMMAND, ""),
+        git_commit=tags.get(Tag.GIT_COMMIT, ""),
+        git_dirty=tags.get(Tag.GIT_DIRTY, "").lower() == "true",
+        versions={str(k): str(v) for k, v in _json(tags, Tag.VERSIONS, dict, notes, "the sweep").items()},
+        space_hash=tags.get(Tag.SPACE_HASH, ""),
+        ended=parent.info.status != "RUNNING",
+        started=_time(parent.info.start_time),
+        trials=trials,
+        configs=configs,
+        facts=facts,
+        hashes={
+            run.info.run_id: (run.data.tags.get(Tag.DATA_HASH, ""), run.data.tags.get(Tag.PROBE_HASH, ""))
+            for run in runs
+        },
+        anchors=_anchors(trials),
+        notes=tuple(notes),
+    )
+
+
+def _children(client: Any, parent: Any) -> list[Any]:
+    """Trials of the sweep, and the confirmation runs filed under them, each once, in order of trial number."""
+    experiment = [parent.info.experiment_id]
+    direct = search_all(client, f"tags.{PARENT} = '{parent.info.run_id}'", experiment)
+    known = {run.info.run_id for run in direct}
+    nested = [
+        run
+        for run in search_all(client, f"tags.{Tag.STAGE} = '{Stage.CONFIRM}'", experiment)
+        if run.data.tags.get(PARENT) in known and run.info.run_id not in known
+    ]
+    trials = [run for run in [*direct, *nested] if run.data.tags.get(Tag.KIND, KIND_TRIAL) == KIND_TRIAL]
+    return sorted(trials, key=lambda run: (*trial_order(run.data.tags.get(Tag.TRIAL_ID, "")), run.info.start_time))
+
+
+def trial_order(trial_id: str) -> tuple[int, str]:
+    """Sort key that puts ``t9999`` before ``t10000``."""
+    return len(trial_id), trial_id
+
+
+def _tidy(
+    runs: list[Any], sweep: str, notes: list[str]
+) -> tuple[pd.DataFrame, dict[str, dict[str, object]], dict[str, dict[str, object]]]:
+    configs = {run.info.run_id: {key: param_value(key, text) for key, text in run.data.params.items()} for run in runs}
+    facts: dict[str, dict[str, object]] = {}
+    for run in runs:
+        trial_id = run.data.tags.get(Tag.TRIAL_ID, run.info.run_id)
+        facts[run.info.run_id] = _json(run.data.tags, Tag.FACTS, dict, notes, trial_id)
+    rows = [_row(run, sweep, configs[run.info.run_id], facts[run.info.run_id]) for run in runs]
+    extra = sorted({key for config in configs.values() for key in config} - OWN_COLUMN)
+    columns = {
+        name: _column(name, [row.get(name) for row in rows])
+        for name in (*TRIAL_COLUMNS, *(f"{PARAM_PREFIX}{key}" for key in extra))
+    }
+    return pd.DataFrame(columns), configs, facts
+
+
+def _row(run: Any, sweep: str, config: Mapping[str, object], facts: Mapping[str, object]) -> dict[str, object]:
+    tags: dict[str, str] = run.data.tags
+    method = tags.get(Tag.METHOD) or str(config.get("method", ""))
+    adapter, penalty = _method_parts(method)
+    values = {name: value for name, value in run.data.metrics.items() if not name.startswith(CURVE_PREFIX)}
+    feasible = tags.get(Tag.FEASIBLE, "").lower()
+    return {
+        "sweep": sweep,
+        "data": tags.get(Tag.DATA) or config.get("data") or "",
+        "trial_id": tags.get(Tag.TRIAL_ID) or run.info.run_id,
+        "config_id": tags.get(Tag.CONFIG_ID),
+        "stage": tags.get(Tag.STAGE, Stage.SEARCH.value),
+        "status": tags.get(Tag.STATUS, Status.RUNNING.value),
+        "reason": tags.get(Tag.REASON, ""),
+        "attempts": tags.get(Tag.ATTEMPTS),
+        "method": method,
+        "adapter": adapter,
+        "penalty": penalty,
+        "strength": config.get("strength"),
+        "backbone": tags.get(Tag.BACKBONE) or config.get("backbone") or "",
+        "head": config.get("head"),
+        "seed": config.get("seed"),
+        "epochs": config.get("optim.epochs"),
+        "chosen_epoch": tags.get(Tag.CHOSEN_EPOCH),
+        "feasible": feasible == "true" if feasible in ("true", "false") else None,
+        "derived_from": tags.get("derived_from"),
+        **{name: values.get(name) for name in METRICS},
+        **{name: facts.get(name) for name in ("n_train", "n_val", "n_test", "n_probe")},
+        "started": tags.get(Tag.STARTED),
+        "ended": tags.get(Tag.ENDED),
+        "mlflow_run_id": run.info.run_id,
+        **{f"{PARAM_PREFIX}{key}": value for key, value in config.items() if key not in OWN_COLUMN},
+    }
+
+
+def _method_parts(method: str) -> tuple[str | None, str | None]:
+    try:
+        parsed = parse_method(method)
+    except ValueError:
+        return None, None
+    return parsed.adapter, parsed.penalty
+
+
+def param_value(key: str, text: str) -> object:
+    """A stored parameter as the value it was written from: ``null``, numbers, lists and truth values are read back."""
+    if text in ("null", "None"):
+        return None
+    if key in TEXT_PARAMS:
+        return text
+    if text in ("True", "False"):
+        return text == "True"
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _column(name: str, values: list[object]) -> pd.Series[Any]:
+    if name in _TRUTH:
+        return pd.Series(values, dtype="boolean")
+    if name in _TEXT:
+        return pd.Series([None if value is None else str(value) for value in values], dtype="string")
+    if name in _WHOLE:
+        numbers = [finite(value) for value in values]
+        return pd.Series([None if value is None else round(value) for value in numbers], dtype="Int64")
+    if name in METRICS or name == "strength":
+        return pd.Series([finite(value) for value in values], dtype="float64")
+    present = [value for value in values if value is not None]
+    if present and all(isinstance(value, bool) for value in present):
+        return pd.Series(values, dtype="boolean")
+    if present and all(isinstance(value, int | float) and not isinstance(value, bool) for value in present):
+        return pd.Series([finite(value) for value in values], dtype="float64")
+    return pd.Series([None if value is None else _text(value) for value in values], dtype="string")
+
+
+def records(trials: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows as dictionaries by column name."""
+    return [{str(key): value for key, value in row.items()} for row in trials.to_dict("records")]
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def finite(value: object) -> float | None:
+    """``value`` as a finite float, else None. MLflow stores an infinity as the largest double."""
+    if value is None or value is pd.NA or isinstance(value, bool):
+        return None
+    try:
+        number = float(str(value))
+    except ValueError:
+        return None
+    return number if abs(number) < _STORED_INFINITY else None
+
+
+def _json(tags: Mapping[str, str], key: str, kind: type[Any], notes: list[str], who: str) -> Any:
+    text = tags.get(key)
+    if not text:
+        return kind()
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, kind):
+        notes.append(f"The record {key!r} of {who} could not be read and is left out.")
+        return kind()
+    return value
+
+
+def _objectives(tags: Mapping[str, str]) -> tuple[Objective, ...]:
+    found = []
+    for item in _json(tags, Tag.OBJECTIVES, list, [], "the sweep"):
+        if isinstance(item, dict) and item.get("direction") in ("maximize", "minimize") and "metric" in item:
+            found.append(Objective(metric=str(item["metric"]), direction=item["direction"]))
+    if not found or any(objective.metric not in METRICS for objective in found):
+        problem = f"the sweep's record of its objectives cannot be read: {one_line(tags.get(Tag.OBJECTIVES, ''))}"
+        raise RequestError(Mistake(where="--sweep", key="", problem=problem))
+    return tuple(found)
+
+
+def _references(tags: Mapping[str, str], notes: list[str]) -> dict[str, Reference]:
+    found = {}
+    for data, corners in _json(tags, Tag.REFERENCE, dict, notes, "the sweep").items():
+        corner = corners if isinstance(corners, dict) else {}
+        worst, ideal = corner.get("reference"), corner.get("ideal")
+        if isinstance(worst, dict) and isinstance(ideal, dict):
+            found[str(data)] = Reference(worst=worst, ideal=ideal)
+    return found
+
+
+def _anchors(trials: pd.DataFrame) -> frozenset[str]:
+    """The first two search trials of each data set are ``linear_probe`` and ``full`` at default settings."""
+    search = trials[trials["stage"] == Stage.SEARCH.value]
+    first = search.groupby("data", sort=False).head(2)
+    return frozenset(first.loc[first["method"].isin(["linear_probe", "full"]), "mlflow_run_id"])
+
+
+def _time(milliseconds: int | None) -> str:
+    if milliseconds is None:
+        return ""
+    return datetime.fromtimestamp(milliseconds / 1000, tz=UTC).isoformat(timespec="seconds")

@@ -1,0 +1,341 @@
+"""The report as one HTML file. Every string that came from a person or a store goes through ``esc``."""
+
+from __future__ import annotations
+
+import base64
+import html
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from reports import interactive, words
+from reports.figures import FrontPicture
+from reports.fronts import Pick, Study
+from reports.load import Sweep, finite, records
+from reports.paper_tables import MISSING, Table, failures_table, shared_settings, show, trials_table, varied_keys
+from reports.points import command
+from repsim.records import METRICS, Status
+
+GENERATOR = "repsim-sweeps report"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """The pictures of one data set: SVG text for light and dark pages, and where the static files lie."""
+
+    front: tuple[str, str] | None
+    front_file: str
+    picture: FrontPicture | None
+    panels: Sequence[tuple[str, tuple[str, str]]]
+    course: tuple[str, str] | None
+    strength: tuple[str, str] | None
+
+
+def esc(value: object) -> str:
+    """Text for HTML, in elements and in quoted attributes."""
+    return html.escape(str(value), quote=True)
+
+
+def render(
+    sweep: Sweep, studies: Sequence[Study], drawn: Sequence[Drawn], tables: Mapping[str, Table], report: Path
+) -> str:
+    """The whole page."""
+    title = f"{sweep.experiment}: accuracy and kept similarity"
+    scripts = any(item.picture is not None for item in drawn)
+    body = [
+        f'<p class="kicker">sweep {esc(sweep.name)}</p>',
+        f"<h1>{esc(sweep.question or sweep.experiment)}</h1>",
+        *_answers(studies),
+        _notices(words.warnings_for(sweep, studies)),
+        _stats(sweep, studies),
+    ]
+    for number, (study, pictures) in enumerate(zip(studies, drawn, strict=True)):
+        body.append(_study(sweep, study, pictures, number, report, several=len(studies) > 1))
+    body += [_front_section(sweep, studies, tables["front"], report), _methods_section(studies, tables["methods"])]
+    body += [_trials_section(sweep, studies), _provenance(sweep, studies), _files()]
+    css = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
+    plotly = f"<script>{interactive.plotly_source()}</script><script>{interactive.SCRIPT}</script>" if scripts else ""
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f'<meta name="generator" content="{GENERATOR}">\n<title>{esc(title)}</title>\n<style>{css}</style>\n</head>\n'
+        "<body>\n<main>\n" + "\n".join(part for part in body if part) + f"\n</main>\n{plotly}\n</body>\n</html>\n"
+    )
+
+
+def _answers(studies: Sequence[Study]) -> list[str]:
+    if not studies:
+        return ['<div class="card answer"><p class="big">No trial was recorded, so there is no answer.</p></div>']
+    cards = []
+    for study in studies:
+        name = f'<p class="kicker">{esc(study.data)}</p>' if len(studies) > 1 else ""
+        lines = [f"<li>{esc(line)}</li>" for line in words.explanation(study)]
+        within = words.per_backbone(study)
+        lines += [f"<li>Within {esc(backbone)}: {esc(line)}</li>" for backbone, line in within]
+        caution = f"<p>{esc(words.ACROSS_BACKBONES)}</p>" if within else ""
+        bullets = f"<ul>{''.join(lines)}</ul>" if lines else ""
+        cards.append(
+            f'<div class="card answer">{name}<p class="big">{esc(words.headline(study))}</p>{bullets}{caution}</div>'
+        )
+    return cards
+
+
+def _notices(found: Sequence[tuple[str, str]]) -> str:
+    if not found:
+        return ""
+    return '<ul class="notices">' + "".join(f"<li><b>{esc(a)}</b>{esc(b)}</li>" for a, b in found) + "</ul>"
+
+
+def _stats(sweep: Sweep, studies: Sequence[Study]) -> str:
+    status = sweep.trials["status"]
+    others = [f"{int((status == s.value).sum())} {s.value}" for s in Status if s is not Status.COMPLETED]
+    rest = ", ".join(text for text in others if not text.startswith("0 ")) or "none failed or pruned"
+    cells = [("completed trials", str(int((status == Status.COMPLETED.value).sum())), rest)]
+    for study in studies:
+        who = f" · {study.data}" if len(studies) > 1 else ""
+        if study.members:
+            apart = f"{study.separated} told apart by one standard error" if study.separated is not None else ""
+            cells.append((f"points on the front{who}", str(len(study.members)), apart))
+        if study.course:
+            cells.append((f"hypervolume{who}", f"{study.course[-1][1]:.3f}", "share of the reference box"))
+    seconds = sweep.trials["train_seconds"].sum(), sweep.trials["overhead_seconds"].sum()
+    cells.append(("training time, all trials", duration(seconds[0]), f"and {duration(seconds[1])} around it"))
+    return (
+        '<dl class="stats">'
+        + "".join(
+            f'<div class="card"><dt>{esc(a)}</dt><dd>{esc(b)}<small>{esc(c)}</small></dd></div>' for a, b, c in cells
+        )
+        + "</dl>"
+    )
+
+
+def duration(seconds: float) -> str:
+    """``48 s``, ``12 min``, ``3.4 h``."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def image(svgs: tuple[str, str], alt: str) -> str:
+    """Both drawings as data, the dark one for dark pages."""
+    light, dark = (
+        "data:image/svg+xml;base64," + base64.b64encode(text.encode("utf-8")).decode("ascii") for text in svgs
+    )
+    return (
+        f'<picture><source srcset="{dark}" media="(prefers-color-scheme: dark)">'
+        f'<img src="{light}" alt="{esc(alt)}"></picture>'
+    )
+
+
+def _study(sweep: Sweep, study: Study, drawn: Drawn, number: int, report: Path, *, several: bool) -> str:
+    heading = f"<h2>The front{f' on {esc(study.data)}' if several else ''}</h2>"
+    parts = [heading]
+    if drawn.front is None:
+        parts.append(f'<p class="lead">{esc(_no_picture(study))}</p>')
+    else:
+        parts.append(_front_figure(sweep, study, drawn, number))
+    if len(drawn.panels) > 1:
+        parts.append(
+            f"<h3>Backbone by backbone</h3><p>{esc(words.ACROSS_BACKBONES)} "
+            "Each panel joins that backbone's own front.</p>"
+        )
+        panels = "".join(f"<figure>{image(svgs, f'Front of {name}')}</figure>" for name, svgs in drawn.panels)
+        parts.append(f'<div class="grid">{panels}</div>')
+    parts.append(_picks(sweep, study, report))
+    if drawn.course is not None or study.course_note:
+        parts.append("<h3>Hypervolume against trials</h3>")
+    if drawn.course is not None:
+        parts.append(f'<figure><div class="wide">{image(drawn.course, "Hypervolume against trials")}</div>')
+        parts.append(f"<figcaption>{esc(_course_caption(study))}</figcaption></figure>")
+    elif study.course_note:
+        parts.append(f"<p>{esc(study.course_note)}</p>")
+    if drawn.strength is not None:
+        parts.append("<h3>What the strength does</h3>")
+        parts.append(f'<figure><div class="wide">{image(drawn.strength, "Objectives against strength")}</div>')
+        parts.append(
+            "<figcaption>Each objective against λ, per method, over the eligible trials; other settings, such as the "
+            "learning rate, vary between the points too.</figcaption></figure>"
+        )
+    return "\n".join(parts)
+
+
+def _no_picture(study: Study) -> str:
+    if not study.points:
+        return "There is nothing to draw: no trial has completed with a value for every objective."
+    if study.axes.x is None:
+        return "With a single objective there is a best point and no front."
+    return "A single run is one point: its numbers are in the table below."
+
+
+def _front_figure(sweep: Sweep, study: Study, drawn: Drawn, number: int) -> str:
+    if drawn.front is None or drawn.picture is None:
+        return ""
+    rows = {row["trial_id"]: row for row in records(study.trials) if row["stage"] == "search"}
+    varied = varied_keys(sweep, [str(run_id) for run_id in study.trials["mlflow_run_id"]])
+    hover = {
+        mark.trial_id: interactive.hover_text(
+            mark, rows[mark.trial_id], varied, sweep.configs[str(rows[mark.trial_id]["mlflow_run_id"])]
+        )
+        for mark in drawn.picture.marks
+    }
+    data = interactive.script_json(interactive.figure_data(drawn.picture, hover))
+    name = f"front-{number}"
+    return (
+        f'<figure><div id="{name}" hidden></div>'
+        f'<div id="{name}-static" class="wide">{image(drawn.front, "The front")}</div>'
+        f"<figcaption>{esc(_front_caption(study))} Static picture: {esc(drawn.front_file)}.</figcaption>"
+        f'<script type="application/json" data-figure="{name}">{data}</script></figure>'
+    )
+
+
+def _front_caption(study: Study) -> str:
+    drawn, total = len(study.points), int((study.trials["stage"] == "search").sum())
+    said = [
+        f"{drawn} of {total} search trials have every objective and are drawn; "
+        "colour is the method, shape the backbone."
+    ]
+    if study.axes.colour is None:
+        said.append("The line is the front: everything below and behind it is attained by some trial.")
+    else:
+        said.append(
+            f"Fill colour is {METRICS[study.axes.colour.metric].label}, the outline the method. The front has three "
+            "objectives, so its points (large) are not joined."
+        )
+    if study.members and study.members[0].se is not None:
+        n_val = finite(study.trials["n_val"].dropna().iloc[0])
+        said.append(
+            f"The bar is one standard error of val accuracy at the most accurate point (n = {show(n_val)} val images)."
+        )
+    if study.members:
+        said.append(words.separation(study))
+    return " ".join(said)
+
+
+def _course_caption(study: Study) -> str:
+    if study.reference is None:
+        return ""
+    corners = [
+        f"{METRICS[o.metric].label} from {show(study.reference.worst[o.metric], METRICS[o.metric])} "
+        f"to {show(study.reference.ideal[o.metric], METRICS[o.metric])}"
+        for o in study.objectives
+    ]
+    return (
+        f"Share of the box between reference and ideal that the front dominates: {'; '.join(corners)}. "
+        "The reference was fixed once, from the sweep's anchors; points outside the box count nothing."
+    )
+
+
+def _picks(sweep: Sweep, study: Study, report: Path) -> str:
+    if not study.picks:
+        return ""
+    roles: dict[str, list[Pick]] = {}
+    for pick in study.picks:
+        roles.setdefault(pick.point.trial_id, []).append(pick)
+    return "<h3>Recommended points</h3>" + (
+        '<div class="grid picks">' + "".join(_pick(sweep, study, picks, report) for picks in roles.values()) + "</div>"
+    )
+
+
+def _pick(sweep: Sweep, study: Study, picks: Sequence[Pick], report: Path) -> str:
+    point = picks[0].point
+    rows = records(study.trials[study.trials["mlflow_run_id"] == point.run_id])
+    names = dict.fromkeys([*(o.metric for o in study.objectives), "val_accuracy", "val_balanced_accuracy", "val_cka"])
+    names |= dict.fromkeys(["test_accuracy", "test_cka", "sharpness"])
+    reached = {METRICS[name].label: show(rows[0][name], METRICS[name]) or MISSING for name in names}
+    config = {key: show(value) or "none" for key, value in sweep.configs[point.run_id].items()}
+    return (
+        f'<div class="card"><p class="role">{esc("; ".join(pick.role for pick in picks))}</p>'
+        f'<p class="who">{esc(words.describe(point))}</p>{pairs(reached)}'
+        f"<pre><code>{esc(command(report, point.trial_id))}</code></pre>"
+        f"<details><summary>exact configuration</summary>{pairs(config)}</details></div>"
+    )
+
+
+def pairs(values: Mapping[str, object]) -> str:
+    """A list of names and values."""
+    return '<dl class="pairs">' + "".join(f"<dt>{esc(k)}</dt><dd>{esc(v)}</dd>" for k, v in values.items()) + "</dl>"
+
+
+def table_html(table: Table, long: Sequence[str] = ()) -> str:
+    """A table that scrolls inside its own box; columns named in ``long`` wrap."""
+
+    def kind(column: str) -> str:
+        if column in long:
+            return ' class="long"'
+        return ' class="n"' if column in table.metrics or column in _NUMBERS else ""
+
+    head = "".join(f'<th scope="col"{kind(column)}>{esc(column)}</th>' for column in table.columns)
+    rows = "".join(
+        "<tr>" + "".join(f"<td{kind(c)}>{esc(v)}</td>" for c, v in zip(table.columns, cells, strict=True)) + "</tr>"
+        for cells in table.cells()
+    )
+    return f'<div class="scroll" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+
+
+_NUMBERS = frozenset({"strength", "optim.lr", "seed", "trials", "completed", "on the front", "attempts"})
+
+
+def _front_section(sweep: Sweep, studies: Sequence[Study], table: Table, report: Path) -> str:
+    if not table.rows:
+        return ""
+    run_ids = [str(run_id) for run_id in sweep.trials["mlflow_run_id"]]
+    commands = "\n".join(command(report, point.trial_id) for study in studies for point in study.members)
+    shared = {key: show(value) or "none" for key, value in shared_settings(sweep, run_ids).items()}
+    return (
+        f"<h2>Points on the front</h2><p>{esc(table.caption)}</p>{table_html(table)}"
+        f"<details><summary>settings that all trials share ({len(shared)})</summary>{pairs(shared)}</details>"
+        "<h3>Repeat a point</h3><p>Each command trains that one configuration again, from a file in this folder.</p>"
+        f"<pre><code>{esc(commands)}</code></pre>"
+    )
+
+
+def _methods_section(studies: Sequence[Study], table: Table) -> str:
+    if not studies or not table.rows:
+        return ""
+    return f"<h2>Methods</h2><p>{esc(table.caption)}</p>{table_html(table)}"
+
+
+def _trials_section(sweep: Sweep, studies: Sequence[Study]) -> str:
+    parts = []
+    for study in studies:
+        who = f" on {esc(study.data)}" if len(studies) > 1 else ""
+        counts = ", ".join(f"{count} {name}" for name, count in sorted(study.counts.items()))
+        parts.append(f"<h2>All trials{who}</h2><p>{esc(counts)}.</p>{table_html(trials_table(sweep, study))}")
+        failures = failures_table(study)
+        if failures.rows:
+            parts.append(f"<h3>Failed, pruned and waiting{who}</h3>{table_html(failures, long=('reason',))}")
+    return "\n".join(parts)
+
+
+def _provenance(sweep: Sweep, studies: Sequence[Study]) -> str:
+    dirty = " (with uncommitted changes)" if sweep.git_dirty else ""
+    general: dict[str, object] = {
+        "started": sweep.started,
+        "git commit": f"{sweep.git_commit or MISSING}{dirty}",
+        "space hash": sweep.space_hash or MISSING,
+        "objectives": ", ".join(f"{o.direction} {o.metric}" for o in sweep.objectives),
+        "constraints": ", ".join(sweep.constraints) or "none",
+        "versions": ", ".join(f"{k} {v}" for k, v in sweep.versions.items()) or MISSING,
+        "train seconds": f"{sweep.trials['train_seconds'].sum():.1f} in all",
+        "other seconds": f"{sweep.trials['overhead_seconds'].sum():.1f} in all",
+    }
+    parts = [f"<h2>Where these numbers come from</h2><pre><code>{esc(sweep.command or MISSING)}</code></pre>"]
+    parts.append(f'<div class="grid"><div class="card">{pairs(general)}</div>')
+    for study in studies:
+        facts = {
+            key.replace("_", " "): show(value) or MISSING
+            for key, value in words.known_facts(sweep, study).items()
+            if not isinstance(value, list)
+        }
+        parts.append(f'<div class="card">{pairs({"data": study.data, **facts})}</div>')
+    return "".join([*parts, "</div>"])
+
+
+def _files() -> str:
+    return (
+        "<h2>Files beside this page</h2>"
+        "<p><code>trials.parquet</code> (every trial), <code>front.parquet</code>, <code>tables/</code> (csv, Markdown "
+        "and LaTeX), <code>figures/</code> (PNG and SVG), <code>points/</code> (a space file per front member).</p>"
+        "<footer>Built from the experiment store alone. Selection used val metrics only; test metrics were computed "
+        "once per trial and never chose anything.</footer>"
+    )

@@ -1,0 +1,260 @@
+"""Tables as csv (full precision), Markdown and LaTeX (rounded), from one description."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from reports.fronts import Study, confirmed
+from reports.load import Sweep, finite, records
+from repsim.records import METRICS, PARAM_PREFIX, Metric, Status
+
+FRONT_METRICS: tuple[str, ...] = (
+    "val_accuracy", "val_balanced_accuracy", "val_auc", "val_nll", "val_cka", "val_procrustes",
+    "test_accuracy", "test_balanced_accuracy", "test_auc", "test_nll", "test_cka", "sharpness", "train_nll",
+    "train_seconds",
+)  # fmt: skip
+"""Metrics beside each front member; objectives that are not among them are put first."""
+MISSING = "–"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Raw ``rows`` under ``columns``; ``metrics`` names the metric a column holds, which decides its digits."""
+
+    name: str
+    caption: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[object, ...], ...]
+    metrics: Mapping[str, Metric]
+
+    def cells(self) -> list[list[str]]:
+        """The rows as text, rounded for reading; what is missing is a dash."""
+        return [
+            [show(value, self.metrics.get(column)) or MISSING for column, value in zip(self.columns, row, strict=True)]
+            for row in self.rows
+        ]
+
+
+def show(value: object, metric: Metric | None = None) -> str:
+    """A value for reading: three decimals for shares and similarities, three digits otherwise; "" where missing."""
+    if value is None or value is pd.NA:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list | tuple | dict):
+        return json.dumps(value)
+    found = finite(value)
+    if found is None:
+        return ""
+    if metric is not None and metric.name == "peak_memory_bytes":
+        return f"{found / 2**20:.0f} MiB"
+    if metric is not None and metric.unit == "s":
+        return f"{found:.1f}"
+    if metric is not None and (metric.unit == "fraction" or (metric.per_split and metric.unit in ("", "nats"))):
+        return f"{found:.3f}"
+    return f"{found:,.0f}" if found == round(found) and abs(found) >= 1000 else f"{found:.3g}"
+
+
+def varied_keys(sweep: Sweep, run_ids: Sequence[str]) -> tuple[str, ...]:
+    """Configuration keys that do not have one value throughout; method, backbone and strength always lead."""
+    lead = ("method", "strength", "backbone")
+    keys = list(dict.fromkeys(key for run_id in run_ids for key in sweep.configs[run_id]))
+    varied = [
+        key
+        for key in keys
+        if key not in lead
+        and key != "data"
+        and len({json.dumps(sweep.configs[run_id].get(key), sort_keys=True) for run_id in run_ids}) > 1
+    ]
+    return (*lead, *varied)
+
+
+def shared_settings(sweep: Sweep, run_ids: Sequence[str]) -> dict[str, object]:
+    """The rest of the configuration: the keys with one value throughout, and that value."""
+    varied = set(varied_keys(sweep, run_ids))
+    first = sweep.configs[run_ids[0]] if run_ids else {}
+    return {key: value for key, value in first.items() if key not in varied and key != "data"}
+
+
+def front_table(sweep: Sweep, studies: Sequence[Study]) -> Table:
+    """Every front member with its configuration (keys that vary) and its metrics."""
+    run_ids = [str(run_id) for run_id in sweep.trials["mlflow_run_id"]]
+    varied = varied_keys(sweep, run_ids) if run_ids else ()
+    names = list(dict.fromkeys([*(objective.metric for objective in sweep.objectives), *FRONT_METRICS]))
+    rows = []
+    confirmed_any = False
+    for study in studies:
+        by_run = {row["mlflow_run_id"]: row for row in records(study.trials)}
+        for point in study.members:
+            row, config = by_run[point.run_id], sweep.configs[point.run_id]
+            again = confirmed(study.trials, str(row["config_id"]), study.axes.y.metric)
+            confirmed_any = confirmed_any or again is not None
+            repeat = "" if again is None else f"{again[1]:.3f} ± {again[2]:.3f} (n = {again[0]})"
+            rows.append(
+                (
+                    study.data,
+                    point.trial_id,
+                    *(_known(key, config, row) for key in varied),
+                    *(row[name] for name in names),
+                    repeat,
+                )
+            )
+    fresh = "fresh seeds"
+    columns = ("data", "trial", *varied, *(METRICS[name].label for name in names), fresh)
+    if not confirmed_any:
+        columns, rows = columns[:-1], [row[:-1] for row in rows]
+    return Table(
+        name="front",
+        caption=f"Front of sweep {sweep.name}. Test metrics are shown, never used for choosing.",
+        columns=columns,
+        rows=tuple(rows),
+        metrics={METRICS[name].label: METRICS[name] for name in names},
+    )
+
+
+def _known(key: str, config: Mapping[str, object], row: Mapping[str, object]) -> object:
+    return row[key] if key in ("method", "strength", "backbone") else config.get(key)
+
+
+def methods_table(sweep: Sweep, studies: Sequence[Study]) -> Table:
+    """Per data set, backbone and method: how many trials, how many on the front, the best of each objective."""
+    objectives = studies[0].objectives if studies else ()
+    rows = []
+    for study in studies:
+        search = study.trials[study.trials["stage"] == "search"]
+        front = {point.run_id for point in study.members}
+        for (backbone, method), group in search.groupby(["backbone", "method"], sort=True):
+            points = [point for point in study.points if point.eligible and point.run_id in set(group["mlflow_run_id"])]
+            best = []
+            for index, objective in enumerate(objectives):
+                values = [point.values[index] for point in points]
+                pick = max if objective.direction == "maximize" else min
+                best.append(pick(values) if values else None)
+            completed = int((group["status"] == Status.COMPLETED.value).sum())
+            on_front = sum(point.run_id in front for point in points)
+            rows.append((study.data, backbone, method, len(group), completed, on_front, *best))
+    labels = tuple(f"best {METRICS[objective.metric].label}" for objective in objectives)
+    return Table(
+        name="methods",
+        caption="Search trials per method. The best of several trials flatters methods that were tried more often.",
+        columns=("data", "backbone", "method", "trials", "completed", "on the front", *labels),
+        rows=tuple(rows),
+        metrics={label: METRICS[objective.metric] for label, objective in zip(labels, objectives, strict=True)},
+    )
+
+
+def trials_table(sweep: Sweep, study: Study) -> Table:
+    """Every trial of a data set, compact."""
+    front = {point.run_id for point in study.members}
+    names = [objective.metric for objective in study.objectives]
+    names += [name for name in ("val_accuracy", "val_balanced_accuracy", "val_cka", "sharpness") if name not in names]
+    rows = []
+    for row in records(study.trials):
+        run_id = row["mlflow_run_id"]
+        state = f"{row['status']}, infeasible" if row["feasible"] is False else row["status"]
+        mark = "front" if run_id in front else ("anchor" if run_id in sweep.anchors else "")
+        rows.append(
+            (
+                row["trial_id"], row["stage"], state, mark, row["method"], row["strength"], row["backbone"],
+                row.get(f"{PARAM_PREFIX}optim.lr"), row["seed"],
+                *(row[name] for name in names), row["train_seconds"],
+            )
+        )  # fmt: skip
+    labels = [METRICS[name].label for name in names]
+    return Table(
+        name="trials",
+        caption="",
+        columns=(
+            "trial", "stage", "status", "", "method", "strength", "backbone", "optim.lr", "seed",
+            *labels, METRICS["train_seconds"].label,
+        ),
+        rows=tuple(rows),
+        metrics={METRICS[name].label: METRICS[name] for name in [*names, "train_seconds"]},
+    )  # fmt: skip
+
+
+def failures_table(study: Study) -> Table:
+    """Failed, pruned and waiting trials with their reasons, in full."""
+    rows = [
+        (row["trial_id"], row["status"], row["attempts"], row["method"], row["backbone"], row["reason"])
+        for row in records(study.trials)
+        if row["status"] in (Status.FAILED.value, Status.PRUNED.value, Status.WAITING.value)
+    ]
+    columns = ("trial", "status", "attempts", "method", "backbone", "reason")
+    return Table(name="failures", caption="", columns=columns, rows=tuple(rows), metrics={})
+
+
+def to_csv(table: Table) -> str:
+    """Comma separated, one header line, values in full precision, missing ones empty."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(table.columns)
+    for row in table.rows:
+        writer.writerow([show(value) if isinstance(value, list) or show(value) == "" else value for value in row])
+    return buffer.getvalue()
+
+
+def to_markdown(table: Table) -> str:
+    """A pipe table; pipes, line breaks and angle brackets in cells are escaped."""
+
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(_markdown(cell) for cell in cells) + " |"
+
+    lines = [line(table.columns), "|" + " --- |" * len(table.columns), *(line(cells) for cells in table.cells())]
+    return "\n".join([*lines, "", table.caption, ""])
+
+
+def _markdown(text: str) -> str:
+    flat = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return flat.replace("\\", "\\\\").replace("|", "\\|")
+
+
+_TEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "–": "--", "±": r"$\pm$", "ρ": r"$\rho$", "λ": r"$\lambda$", "|": r"\textbar{}", '"': r"\textquotedbl{}",
+}  # fmt: skip
+
+
+def tex_escape(text: str) -> str:
+    """``text`` as LaTeX shows it literally."""
+    return "".join(_TEX.get(character, character) for character in " ".join(text.split()))
+
+
+def to_latex(table: Table) -> str:
+    """A booktabs table (needs the packages booktabs and, with quotes in names, T1 fontenc)."""
+    numeric = [column in table.metrics for column in table.columns]
+    lines = [
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{tex_escape(table.caption)}}}",
+        r"\begin{tabular}{" + "".join("r" if is_number else "l" for is_number in numeric) + "}",
+        r"\toprule",
+        " & ".join(tex_escape(column) for column in table.columns) + r" \\",
+        r"\midrule",
+        *(" & ".join(tex_escape(cell) for cell in cells) + r" \\" for cells in table.cells()),
+        r"\bottomrule",
+        r"\end{tabular}",
+        r"\end{table}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def write_tables(tables: Sequence[Table], folder: Path) -> list[Path]:
+    """Each table as csv, md and tex."""
+    written = []
+    for table in tables:
+        for suffix, render in (("csv", to_csv), ("md", to_markdown), ("tex", to_latex)):
+            path = folder / f"{table.name}.{suffix}"
+            path.write_text(render(table), encoding="utf-8")
+            written.append(path)
+    return written

@@ -1,0 +1,216 @@
+"""The report's sentences: the answer, the price, the warnings. Plain text; the page escapes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from reports.fronts import Point, Study, confirmed, front_order, recommend
+from reports.load import Sweep, finite
+from reports.paper_tables import show
+from repsim.records import METRICS, Objective, Stage, Status
+
+NO_ERROR_BARS = "n = 1, no error bars"
+ACROSS_BACKBONES = (
+    "Similarity compares a model with its own pretrained backbone, so a value reached on one backbone is not the same "
+    "quantity as that value on another: read similarities within a panel, not across."
+)
+SHOWN_NAMES = 20
+
+
+def describe(point: Point) -> str:
+    """``t0007 (repsim, λ = 1.2, mobilenetv2_100)``."""
+    strength = "" if point.strength is None else f", λ = {show(point.strength)}"
+    return f"{point.trial_id} ({point.method}{strength}, {point.backbone})"
+
+
+def amount(value: float, objective: Objective) -> str:
+    """A difference in words: shares in points (hundredths), everything else as a number with its unit."""
+    metric = METRICS[objective.metric]
+    if metric.unit == "fraction":
+        return f"{100 * value:.1f} points of {metric.label}"
+    unit = f" {metric.unit}" if metric.unit else ""
+    return f"{value:.3g}{unit} of {metric.label}"
+
+
+def headline(study: Study) -> str:
+    """The one-line answer for a data set."""
+    searched = study.trials[study.trials["stage"] == Stage.SEARCH.value]
+    if not study.points:
+        if len(searched) and searched["status"].eq(Status.FAILED.value).all():
+            return f"All {len(searched)} trials failed, so there is no answer."
+        return "No trial has completed yet, so there is no answer."
+    if not study.members:
+        return "No completed trial is feasible, so there is no front."
+    best = study.members[0]
+    values = ", ".join(
+        f"{METRICS[objective.metric].label} {show(value, METRICS[objective.metric])}"
+        for objective, value in zip(study.objectives, best.values, strict=True)
+    )
+    if len(searched) == 1:
+        return f"A single run, so there is no front to draw: {describe(best)} reached {values}."
+    if study.axes.x is None:
+        return f"The best point is {describe(best)}: {values}."
+    if len(study.members) == 1:
+        return f"There is nothing to pay: {describe(best)} is best in every objective, with {values}."
+    return price(study)
+
+
+def price(study: Study) -> str:
+    """What the best point of the second objective within one standard error (or else the knee) costs."""
+    best = study.members[0]
+    within = [pick.point for pick in study.picks if "within one standard error" in pick.role]
+    if within and within[0].trial_id != best.trial_id:
+        return _trade(
+            study, best, within[0], "which is within one standard error, so these images cannot tell the two apart"
+        )
+    knees = [pick.point for pick in study.picks if pick.role.startswith("knee")]
+    target = knees[0] if knees and knees[0].trial_id != best.trial_id else study.picks[-1].point
+    return _trade(study, best, target, "more than one standard error" if within else "")
+
+
+def _trade(study: Study, best: Point, target: Point, remark: str) -> str:
+    x = study.axes.x
+    if x is None or best.trial_id == target.trial_id:
+        return f"The best point in every objective is {describe(best)}."
+    metric = METRICS[x.metric]
+    loss = abs(best.values[0] - target.values[0])
+    before, after = (show(point.values[1], metric) for point in (best, target))
+    said = f", {remark}" if remark else ""
+    verb = "costs" if loss > 0 else "costs nothing:"
+    return f"Moving {metric.label} from {before} to {after} {verb} {amount(loss, study.axes.y)}{said}."
+
+
+def explanation(study: Study) -> list[str]:
+    """The sentences under the headline: which points were compared, and the price of the other picks."""
+    if len(study.members) < 2 or study.axes.x is None:
+        return []
+    best = study.members[0]
+    se = "" if best.se is None else f" (one standard error: {100 * best.se:.1f} points)"
+    label = METRICS[study.axes.y.metric].label
+    said = [f"Best {label}: {describe(best)}, {show(best.values[0], METRICS[study.axes.y.metric])}{se}."]
+    seen = {best.trial_id}
+    for pick in study.picks[1:]:
+        if pick.point.trial_id not in seen:
+            seen.add(pick.point.trial_id)
+            said.append(
+                f"{pick.role[0].upper()}{pick.role[1:]}: {describe(pick.point)}. {_trade(study, best, pick.point, '')}"
+            )
+    return said
+
+
+def per_backbone(study: Study) -> list[tuple[str, str]]:
+    """The price within each backbone's own front, where there is more than one backbone."""
+    found = []
+    for backbone in study.backbones if len(study.backbones) > 1 else ():
+        points = tuple(point for point in study.points if point.backbone == backbone)
+        front = front_order(points, study.objectives)
+        members = [points[index] for index in front]
+        if len(members) > 1:
+            alone = replace(study, points=points, front=front, picks=recommend(members, study.objectives))
+            found.append((backbone, price(alone)))
+        elif members:
+            found.append((backbone, f"One point, {describe(members[0])}, is best in every objective."))
+    return found
+
+
+def separation(study: Study) -> str:
+    """How many front points the validation images can tell apart."""
+    total = len(study.members)
+    if study.separated is None:
+        return "No standard error is known for this objective, so nothing is said about how many points differ."
+    return (
+        f"One standard error of val accuracy tells {study.separated} of the {total} front points apart "
+        "(counted from the best down; kept when more than the larger of the two standard errors away)."
+    )
+
+
+def single_seed(sweep: Sweep) -> bool:
+    """Whether no configuration has two fresh seeds, so that nothing is known about the spread between runs."""
+    metric = sweep.objectives[0].metric
+    ids = sweep.trials.loc[sweep.trials["stage"] == Stage.CONFIRM.value, "config_id"].dropna().unique()
+    return not any(confirmed(sweep.trials, str(config_id), metric) for config_id in ids)
+
+
+def warnings_for(sweep: Sweep, studies: Sequence[Study]) -> list[tuple[str, str]]:
+    """(short, sentence) pairs, most serious first; an empty list where nothing is wrong."""
+    found: list[tuple[str, str]] = []
+    status = sweep.trials["status"]
+    open_states = {s.value: int((status == s.value).sum()) for s in Status if not s.terminal}
+    waiting = "".join(f", {count} {name}" for name, count in open_states.items() if count)
+    if waiting or not sweep.ended:
+        done = len(status) - sum(open_states.values())
+        text = f"The sweep had not ended when this was built: {done} trials finished{waiting}."
+        found.append(("incomplete sweep", text))
+    failed = int((status == Status.FAILED.value).sum())
+    if failed:
+        text = f"{failed} of {len(status)} trials failed; the reasons are listed below, and none is on the front."
+        found.append(("failed trials", text))
+    if sweep.git_dirty:
+        text = "The working tree had uncommitted changes, so the commit alone does not name the code that ran."
+        found.append(("dirty tree", text))
+    if single_seed(sweep) and len(status):
+        text = (
+            "Every point is one training run. The bar drawn is the binomial standard error that comes from the number "
+            "of val images; the spread between seeds is not known."
+        )
+        found.append((NO_ERROR_BARS, text))
+    for study in studies:
+        who = f"{study.data}: " if len(studies) > 1 else ""
+        found.extend((short, f"{who}{text}") for short, text in _data_warnings(sweep, study))
+    found.extend(("unreadable record", note) for note in sweep.notes)
+    return found
+
+
+def _data_warnings(sweep: Sweep, study: Study) -> list[tuple[str, str]]:
+    found = []
+    facts = known_facts(sweep, study)
+    share = _imbalance(facts)
+    if share is not None and study.axes.y.metric == "val_accuracy":
+        largest, smallest = share
+        text = (
+            f"The largest class holds {100 * largest:.0f} % of the images and the smallest {100 * smallest:.0f} %, "
+            f"while the objective is plain accuracy: always answering the largest class would score {largest:.2f}. "
+            "Balanced accuracy stands beside it."
+        )
+        found.append(("imbalanced classes", text))
+    found += _listed(facts, "skipped_images", "images could not be read and were left out")
+    duplicates = "groups of identical images stand in different splits, which flatters val and test"
+    found += _listed(facts, "duplicates_across_splits", duplicates)
+    run_ids = [str(run_id) for run_id in study.trials["mlflow_run_id"]]
+    for place, what in ((0, "images"), (1, "similarity probes")):
+        if len({sweep.hashes[run_id][place] for run_id in run_ids} - {""}) > 1:
+            text = f"Trials saw different {what} (the recorded hashes differ), so their numbers cannot be compared."
+            found.append(("mixed ground", text))
+    if study.incomplete:
+        text = f"Completed without a value for every objective, so not on the front: {', '.join(study.incomplete)}."
+        found.append(("missing values", text))
+    return found
+
+
+def _listed(facts: Mapping[str, object], key: str, what: str) -> list[tuple[str, str]]:
+    items = facts.get(key)
+    if not isinstance(items, list) or not items:
+        return []
+    more = f"; and {len(items) - SHOWN_NAMES} more" if len(items) > SHOWN_NAMES else ""
+    shown = "; ".join(_item(item) for item in items[:SHOWN_NAMES])
+    return [(key.replace("_", " "), f"{len(items)} {what}: {shown}{more}.")]
+
+
+def _item(item: object) -> str:
+    return " = ".join(str(part) for part in item) if isinstance(item, list) else str(item)
+
+
+def _imbalance(facts: Mapping[str, object]) -> tuple[float, float] | None:
+    largest, smallest = finite(facts.get("largest_class_fraction")), finite(facts.get("smallest_class_fraction"))
+    if largest is None or smallest is None or largest <= 2 * smallest:
+        return None
+    return largest, smallest
+
+
+def known_facts(sweep: Sweep, study: Study) -> Mapping[str, object]:
+    """The facts of the first trial of a data set that recorded any."""
+    for run_id in study.trials["mlflow_run_id"]:
+        if sweep.facts[run_id]:
+            return sweep.facts[run_id]
+    return {}

@@ -1,0 +1,101 @@
+"""The pretrained network: a timm model without classifier, with its normalisation and where its weights come from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
+
+from repsim.catalogue import Pretraining
+from repsim.config import BackboneConfig
+from repsim.weights import Colour, build_module, check_backbone_name, find_weights
+
+__all__ = ["Backbone", "check_backbone_name", "freeze_batch_norm", "load_backbone", "normalise"]
+
+_RATES = ("drop_rate", "drop_prob", "drop_path_rate", "attn_drop_rate")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backbone:
+    """A pretrained network and what is known about it.
+
+    ``module`` maps normalised images (b, 3, h, w) to pooled pre-logits features (b, ``dim``); ``mean`` and ``std``
+    are the normalisation on a 0-1 scale; ``weights_id`` is 16 hexadecimal digits naming the weights.
+    """
+
+    module: nn.Module
+    name: str
+    dim: int
+    mean: Colour
+    std: Colour
+    pretraining: Pretraining
+    weights_id: str
+    weights_source: str
+
+
+def load_backbone(config: BackboneConfig, *, cache_dir: Path) -> Backbone:
+    """Build the timm model and load its weights; in eval mode, channels last, every dropout rate 0.
+
+    ``cache_dir`` keeps weights that had to be fetched. Raises :class:`repsim.errors.RequestError` as
+    :func:`repsim.weights.find_weights` does.
+    """
+    found = find_weights(config, cache_dir)
+    module = build_module(config.name)
+    module.load_state_dict(found.state)
+    _remove_dropout(module)
+    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    module.eval()
+    return Backbone(
+        module=module,
+        name=config.name,
+        dim=feature_dim(module),
+        mean=found.mean,
+        std=found.std,
+        pretraining=found.pretraining,
+        weights_id=found.weights_id,
+        weights_source=found.source,
+    )
+
+
+def feature_dim(module: nn.Module) -> int:
+    """Width of a timm model's pooled pre-logits features."""
+    width = getattr(module, "head_hidden_size", None) or module.num_features
+    if not isinstance(width, int):
+        raise TypeError(f"a timm model's num_features must be an int, not {width!r}")
+    return width
+
+
+def normalise(images: Tensor, backbone: Backbone) -> Tensor:
+    """Images (b, 3, h, w) in [0, 1] to the backbone's input, same shape, dtype and device."""
+    mean = torch.tensor(backbone.mean, dtype=images.dtype, device=images.device).view(1, 3, 1, 1)
+    std = torch.tensor(backbone.std, dtype=images.dtype, device=images.device).view(1, 3, 1, 1)
+    return (images - mean) / std
+
+
+def freeze_batch_norm(module: nn.Module) -> None:
+    """Keep every batch norm at its running statistics: eval mode now, and again after any ``module.train()``.
+
+    Scale and shift stay trainable. Survives ``deepcopy`` and pickling; calling it again changes nothing.
+    """
+    for layer in module.modules():
+        if isinstance(layer, _BatchNorm):
+            layer.eval()
+            layer.train = partial(_stay_in_eval, layer)  # type: ignore[method-assign]
+
+
+def _stay_in_eval(layer: _BatchNorm, mode: bool = True) -> _BatchNorm:
+    return layer
+
+
+def _remove_dropout(module: nn.Module) -> None:
+    for layer in module.modules():
+        if isinstance(layer, _DropoutNd):
+            layer.p = 0.0
+        for rate in _RATES:
+            if isinstance(getattr(layer, rate, None), float):
+                setattr(layer, rate, 0.0)

@@ -1,0 +1,68 @@
+"""How good predictions are: accuracy, ranking and calibration, in float64."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import log_softmax
+from scipy.stats import rankdata
+
+from repsim.errors import DegenerateInputError
+
+ECE_BINS = 15
+
+Matrix = NDArray[np.float64]
+Labels = NDArray[np.int64]
+
+
+def classification_metrics(logits: ArrayLike, labels: ArrayLike) -> dict[str, float]:
+    """``accuracy``, ``balanced_accuracy``, ``auc``, ``nll`` (nats) and ``ece`` of ``logits`` (n, c), ``labels`` (n,).
+
+    Labels are class numbers 0 … c-1. ``balanced_accuracy`` (mean recall) and ``auc`` (macro one-vs-rest) are means
+    over the classes that occur in ``labels``; classes that do not occur still count as wrong answers. Raises
+    ValueError when the shapes or labels do not fit, :class:`DegenerateInputError` when fewer than two classes occur or
+    a logit is not finite.
+    """
+    scores, truth = np.asarray(logits, dtype=np.float64), np.asarray(labels)
+    if scores.ndim != 2 or truth.shape != scores.shape[:1]:
+        raise ValueError(f"need logits (n, c) and labels (n,), not {scores.shape} and {truth.shape}")
+    if not np.isfinite(scores).all():
+        raise DegenerateInputError("logits must be finite")
+    present = np.unique(truth)
+    if len(present) < 2:
+        raise DegenerateInputError(f"needs images of at least two classes, not {len(present)}")
+    if present[0] < 0 or present[-1] >= scores.shape[1]:
+        raise ValueError(f"labels must be in 0 ... {scores.shape[1] - 1}, not {present[0]} ... {present[-1]}")
+    log_probabilities: Matrix = log_softmax(scores, axis=1)
+    right = scores.argmax(axis=1) == truth
+    return {
+        "accuracy": float(right.mean()),
+        "balanced_accuracy": float(np.mean([right[truth == label].mean() for label in present])),
+        "auc": float(np.mean([_auc(log_probabilities[:, label], truth == label) for label in present])),
+        "nll": float(-log_probabilities[np.arange(len(truth)), truth].mean()),
+        "ece": _calibration_error(np.exp(log_probabilities.max(axis=1)), right),
+    }
+
+
+def binomial_se(accuracy: float, n: int) -> float:
+    """Standard error of an accuracy measured on ``n`` images; ValueError outside 0 <= accuracy <= 1, n >= 1."""
+    if n < 1 or not 0.0 <= accuracy <= 1.0:
+        raise ValueError(f"needs n >= 1 and an accuracy in 0 ... 1, not n = {n} and {accuracy}")
+    return math.sqrt(accuracy * (1.0 - accuracy) / n)
+
+
+def _auc(scores: Matrix, positive: NDArray[np.bool_]) -> float:
+    """Probability that a positive outranks a negative, ties counting half."""
+    n_positive = int(positive.sum())
+    ranks = rankdata(scores)
+    surplus = ranks[positive].sum() - n_positive * (n_positive + 1) / 2
+    return float(surplus / (n_positive * (len(scores) - n_positive)))
+
+
+def _calibration_error(confidence: Matrix, right: NDArray[np.bool_]) -> float:
+    """Mean |confidence - accuracy| over ECE_BINS bins of equal width, weighted by their images (Guo et al. 2017)."""
+    bins = np.clip(np.ceil(confidence * ECE_BINS) - 1, 0, ECE_BINS - 1).astype(np.int64)
+    gaps = np.bincount(bins, weights=right - confidence, minlength=ECE_BINS)
+    return float(np.abs(gaps).sum() / len(right))

@@ -1,0 +1,85 @@
+"""The pretrained network's features, computed once and kept on disk, so that training never runs the teacher.
+
+Training draws from a finite set of augmented views, so every feature a penalty will ask for can be cached: one array per
+view, plus one of the images as they are. Keyed by weights, images, split and view definition.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from filelock import FileLock
+from numpy.typing import NDArray
+
+from repsim.backbones import Backbone
+from repsim.data.dataset import ImageSet
+from repsim.data.views import VIEWS_VERSION, Views, to_tensor
+from repsim.model import FineTuned
+
+_BATCH = 64
+Features = NDArray[np.float32]
+
+
+class Teacher:
+    """Features of one frozen backbone on one data set.
+
+    ``clean()`` is (n, d) over all images; ``view(v)`` is (n_train, d) over the training images in the order of
+    ``images.train``. Two processes asking at once compute once: the second waits for the first.
+    """
+
+    def __init__(self, backbone: Backbone, images: ImageSet, views: Views, folder: Path, device: torch.device) -> None:
+        self._images, self._views, self._device = images, views, device
+        shape = (1, 3, 1, 1)
+        mean, std = torch.tensor(backbone.mean).view(shape), torch.tensor(backbone.std).view(shape)
+        self._model = FineTuned(backbone.module, torch.nn.Identity(), mean, std).to(device).eval()
+        size = str(images.images.shape[1])
+        base = "|".join([backbone.name, backbone.weights_id, images.data_hash, size, device.type])
+        train = hashlib.sha256(np.ascontiguousarray(images.train).tobytes()).hexdigest()
+        self._clean_folder = folder / "features" / _digest(base)
+        self._view_folder = folder / "features" / _digest(f"{base}|{views.kind}|{views.seed_entropy}|{VIEWS_VERSION}|{train}")
+
+    def clean(self) -> Features:
+        """Features of every image as it is, (n, d) float32."""
+        everything = np.arange(len(self._images.images))
+        return self._cached(self._clean_folder / "clean.npy", everything, None)
+
+    def view(self, view: int) -> Features:
+        """Features of the training images as augmented view ``view``, (n_train, d) float32."""
+        return self._cached(self._view_folder / f"view_{view:04d}.npy", self._images.train, view)
+
+    def _cached(self, path: Path, indices: NDArray[np.int64], view: int | None) -> Features:
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(path.with_suffix(".lock")):
+                if not path.exists():
+                    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+                    with temporary.open("wb") as file:
+                        np.save(file, self._compute(indices, view))
+                        file.flush()
+                        os.fsync(file.fileno())
+                    temporary.replace(path)
+        loaded: Features = np.load(path, mmap_mode="r", allow_pickle=False)
+        return loaded
+
+    @torch.inference_mode()
+    def _compute(self, indices: NDArray[np.int64], view: int | None) -> Features:
+        parts = []
+        for rows in _chunks(indices):
+            pixels = self._images.images[rows]
+            batch = to_tensor(pixels) if view is None else self._views.augment(pixels, rows, view)
+            parts.append(self._model.features(batch.to(self._device)).float().cpu().numpy())
+        return np.concatenate(parts)
+
+
+def _chunks(indices: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    for start in range(0, len(indices), _BATCH):
+        yield indices[start : start + _BATCH]
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:24]

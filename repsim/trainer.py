@@ -1,0 +1,268 @@
+"""Finetune one model and measure it, an epoch at a time.
+
+``Trainer`` is an iterator: ``step()`` is one epoch, ``finish()`` the verdict. It names no method: an adapter says what
+moves and how it is fitted, a penalty what holds it.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Mapping
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from repsim.adapters import REGISTRY as ADAPTERS
+from repsim.catalogue import PENALTIES
+from repsim.config import TrialConfig
+from repsim.data.dataset import Split
+from repsim.errors import Mistake, RequestError
+from repsim.evaluation import (
+    Outputs,
+    labelled_batches,
+    outputs_of,
+    outputs_of_head,
+    predictions,
+    sharpness_indices,
+    split_metrics,
+)
+from repsim.fitting import SMALLEST_BATCH, FeatureFit, Fit, GradientFit
+from repsim.memory import PeakMemory
+from repsim.model import build_model
+from repsim.optimisation import trained_parameters
+from repsim.penalties import Penalty, build_penalty
+from repsim.records import EpochResult, Objective, TrialResult
+from repsim.sharpness import sharpness
+from repsim.workspace import Workspace
+
+State = dict[str, object]
+
+
+class Trainer:
+    """One trial.
+
+    ``workspace`` shares what does not change between trials of a process. ``best_by`` is the val metric that
+    ``checkpoint: best`` keeps. Raises RequestError when the data or the weights cannot serve the configuration.
+    """
+
+    def __init__(
+        self, config: TrialConfig, *, workspace: Workspace | None = None, best_by: Objective | None = None
+    ) -> None:
+        started = time.perf_counter()
+        self.config = config
+        self._memory = PeakMemory()
+        self._workspace = Workspace() if workspace is None else workspace
+        self._best_by = Objective(metric="val_accuracy", direction="maximize") if best_by is None else best_by
+        self._images = self._workspace.images(config.data)
+        self._backbone = self._workspace.backbone(config)
+        self._teacher = self._workspace.teacher(config)
+        check_splits(config, {name: len(self._images.split(name)) for name in ("train", "val", "test")})
+        self._adapter = ADAPTERS[config.parsed_method.adapter]
+        self.model = build_model(config, self._backbone, len(self._images.classes)).to(self._workspace.device)
+        self._adapter.prepare(self.model)
+        self.penalty = self._build_penalty()
+        self._fit = self._build_fit()
+        self.epochs: list[EpochResult] = []
+        self._best: tuple[int, State] | None = None
+        self._last: tuple[int, Outputs] | None = None
+        self._train_seconds = self._evaluation_seconds = 0.0
+        self._seconds = time.perf_counter() - started
+
+    @property
+    def n_epochs(self) -> int:
+        """How many steps there are; 1 where the head is fitted to convergence."""
+        return self._fit.n_epochs
+
+    @property
+    def done(self) -> bool:
+        """Whether every epoch has run."""
+        return len(self.epochs) >= self.n_epochs
+
+    def step(self) -> EpochResult:
+        """Train one epoch, then measure it on the val images.
+
+        Raises NonFiniteLossError before the optimiser step that would have spoilt the weights, and RuntimeError when
+        every epoch has run.
+        """
+        if self.done:
+            raise RuntimeError(f"all {self.n_epochs} epochs have run")
+        started = time.perf_counter()
+        epoch = len(self.epochs) + 1
+        self._fit.prepare_epoch(epoch)
+        training = time.perf_counter()
+        fitted = self._fit.run_epoch(epoch)
+        train_seconds = time.perf_counter() - training
+        outputs = self._outputs("val")
+        values = self._measure("val", outputs)
+        self._last = (epoch, outputs)
+        result = EpochResult(
+            epoch=epoch,
+            values=values,
+            train_loss=fitted.loss,
+            train_penalty=fitted.penalty,
+            learning_rate=fitted.learning_rate,
+            steps=fitted.steps,
+            train_seconds=train_seconds,
+            seconds=time.perf_counter() - started,
+        )
+        self.epochs.append(result)
+        self._keep_if_best(result)
+        self._train_seconds += train_seconds
+        self._seconds += time.perf_counter() - started
+        return result
+
+    def finish(self) -> TrialResult:
+        """Measure val, test and sharpness at the chosen epoch. Needs every epoch to have run."""
+        if not self.done:
+            raise RuntimeError(f"only {len(self.epochs)} of {self.n_epochs} epochs have run")
+        started = time.perf_counter()
+        chosen = self.n_epochs
+        if self._best is not None:
+            chosen, weights = self._best
+            self.model.load_state_dict(cast(Mapping[str, Tensor], weights))
+        known = self._last is not None and self._last[0] == chosen
+        outputs: dict[Split, Outputs] = {
+            "val": self._last[1] if self._last is not None and known else self._outputs("val"),
+            "test": self._outputs("test"),
+        }
+        values = self.epochs[chosen - 1].values | self._measure("test", outputs["test"]) | self._sharpness()
+        self._seconds += time.perf_counter() - started
+        steps = sum(epoch.steps for epoch in self.epochs)
+        seen = len(self._images.train) * len(self.epochs)
+        values |= {
+            "train_seconds": self._train_seconds,
+            "overhead_seconds": self._seconds - self._train_seconds,
+            "evaluation_seconds": self._evaluation_seconds,
+            "images_per_second": seen / max(self._train_seconds, 1e-9),
+            "peak_memory_bytes": float(self._memory.peak_bytes(self._workspace.device)),
+            "trainable_parameters": float(sum(p.numel() for p in trained_parameters(self.model))),
+        }
+        return TrialResult(
+            chosen_epoch=chosen,
+            epochs=self.n_epochs,
+            values=values,
+            facts=self._facts() | {"optimiser_steps": steps},
+            predictions={name: predictions(name, found, self._images) for name, found in outputs.items()},
+        )
+
+    def state_dict(self) -> State:
+        """Everything needed to go on after this epoch, in another process, bit for bit."""
+        return {
+            "config": self.config.flat(),
+            "epochs": [epoch.to_dict() for epoch in self.epochs],
+            "model": self.model.state_dict(),
+            "penalty": {} if self.penalty is None else self.penalty.state_dict(),
+            "fit": self._fit.state_dict(),
+            "best": self._best,
+            "seconds": (self._train_seconds, self._evaluation_seconds, self._seconds),
+        }
+
+    def load_state_dict(self, state: Mapping[str, object]) -> None:
+        """Continue from ``state_dict``; ValueError when it belongs to another configuration."""
+        if state["config"] != self.config.flat():
+            raise ValueError("the checkpoint belongs to another configuration")
+        self.epochs = [EpochResult.from_dict(epoch) for epoch in cast(list[dict[str, object]], state["epochs"])]
+        self.model.load_state_dict(cast(Mapping[str, Tensor], state["model"]))
+        if self.penalty is not None:
+            self.penalty.load_state_dict(cast(Mapping[str, Tensor], state["penalty"]))
+        self._fit.load_state_dict(cast(Mapping[str, object], state["fit"]))
+        self._best = cast("tuple[int, State] | None", state["best"])
+        self._train_seconds, self._evaluation_seconds, self._seconds = cast(
+            tuple[float, float, float], state["seconds"]
+        )
+
+    def _build_penalty(self) -> Penalty | None:
+        name = self.config.parsed_method.penalty
+        if name is None:
+            return None
+        return build_penalty(name, self._backbone.dim, self.config.penalty).to(self._workspace.device)
+
+    def _build_fit(self) -> Fit:
+        if self._adapter.fit == "features":
+            return FeatureFit(self.config, self.model, self._images, self._teacher)
+        views = self._workspace.views(self.config)
+        return GradientFit(self.config, self.model, self.penalty, self._images, views, self._teacher)
+
+    def _outputs(self, split: Split) -> Outputs:
+        started = time.perf_counter()
+        indices = self._images.split(split)
+        if self._adapter.fit == "features":
+            outputs = outputs_of_head(self.model, self._teacher.clean()[indices])
+        else:
+            outputs = outputs_of(self.model, self._images, indices)
+        self._evaluation_seconds += time.perf_counter() - started
+        return outputs
+
+    def _measure(self, split: Split, outputs: Outputs) -> dict[str, float]:
+        pretrained = self._teacher.clean()[self._images.split(split)]
+        started = time.perf_counter()
+        probe = self._images.probe(split, self.config.data.probe_size)
+        values = split_metrics(split, outputs, pretrained, self._images, probe)
+        self._evaluation_seconds += time.perf_counter() - started
+        return values
+
+    def _sharpness(self) -> dict[str, float]:
+        started = time.perf_counter()
+        indices, device = sharpness_indices(self._images), self._workspace.device
+        values = sharpness(self.model, lambda: labelled_batches(self._images, indices, device))
+        self._evaluation_seconds += time.perf_counter() - started
+        return values
+
+    def _keep_if_best(self, result: EpochResult) -> None:
+        if self.config.checkpoint == "last":
+            return
+        if self._best is not None:
+            before = self.epochs[self._best[0] - 1].values
+            now, then = result.values[self._best_by.metric], before[self._best_by.metric]
+            tie_won = now == then and result.values["val_nll"] < before["val_nll"]
+            if not (self._best_by.better(now, than=then) or tie_won):
+                return
+        self._best = (result.epoch, copy.deepcopy(cast(State, self.model.state_dict())))
+
+    def _facts(self) -> dict[str, object]:
+        images, size = self._images, self.config.data.probe_size
+        return {
+            "n_train": len(images.train),
+            "n_val": len(images.val),
+            "n_test": len(images.test),
+            "n_probe": len(images.probe("val", size)),
+            "n_classes": len(images.classes),
+            "largest_class_fraction": images.largest_class_fraction,
+            "smallest_class_fraction": images.smallest_class_fraction,
+            "data_hash": images.data_hash,
+            "probe_hash": images.probe_hash("val", size),
+            "weights_id": self._backbone.weights_id,
+            "pretraining": self._backbone.pretraining,
+            "skipped_images": list(images.skipped),
+            "duplicates_across_splits": [list(pair) for pair in images.duplicates],
+            "threads": torch.get_num_threads(),
+        }
+
+
+def check_splits(config: TrialConfig, sizes: Mapping[str, int]) -> None:
+    """RequestError when a split is too small for similarity, or for the penalty."""
+    penalty = config.parsed_method.penalty
+    needed = {"train": 1 if penalty is None else PENALTIES[penalty].min_batch, "val": SMALLEST_BATCH}
+    needed["test"] = SMALLEST_BATCH
+    mistakes = [
+        Mistake(
+            where=config.data.source,
+            key=f"{name} split",
+            problem=f"holds {sizes[name]} images",
+            allowed=f"at least {least} (similarity of fewer is not defined)",
+        )
+        for name, least in needed.items()
+        if sizes[name] < least
+    ]
+    if mistakes:
+        raise RequestError(*mistakes)
+
+
+def train(config: TrialConfig, *, workspace: Workspace | None = None) -> TrialResult:
+    """Run one trial from beginning to end."""
+    trainer = Trainer(config, workspace=workspace)
+    while not trainer.done:
+        trainer.step()
+    return trainer.finish()

@@ -1,0 +1,144 @@
+"""The sweep itself, between search, journal and engine: hands out trials, takes in reports, writes everything down.
+
+Order matters: a fact is journaled (fsynced) before anybody acts on it. One thread calls all of this.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from pathlib import Path
+from typing import Protocol
+
+from repsim.records import EpochResult, Status, TrialResult
+from sweeps.journal import Journal
+from sweeps.run_folder import RunFolder
+from sweeps.search import Outcome, Search
+from sweeps.space import Space
+from sweeps.trainable import Assignment, Report
+from sweeps.trial import Trial, TrialRecord
+
+MAX_RETRIES = 2
+"""How often a trial whose process died is started again before it counts as failed."""
+
+
+class Listener(Protocol):
+    """Who is told when a trial's record has changed (MLflow, the live view)."""
+
+    def changed(self, record: TrialRecord) -> None:
+        """Must return at once; a copy is the listener's own business."""
+
+
+class Sweep:
+    """Implements ``sweeps.engine.Conductor``.
+
+    ``resumed`` trials were in flight when an earlier driver ended; they go first, from their last checkpoints.
+    """
+
+    def __init__(
+        self,
+        *,
+        space: Space,
+        search: Search,
+        journal: Journal,
+        folder: RunFolder,
+        listener: Listener,
+        threads: int,
+        cache_dir: Path | None,
+    ) -> None:
+        self._search, self._journal, self._folder, self._listener = search, journal, folder, listener
+        self._threads, self._cache_dir = threads, cache_dir
+        self._objective = space.objectives[0]
+        records = journal.history.records.values()
+        self._queue: deque[Trial] = deque(record.trial for record in records if not record.status.terminal)
+        self._deaths: dict[str, int] = {}
+        self._spent = False
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether every proposal has been made and none waits to be run (again)."""
+        return self._spent and not self._queue
+
+    def next_assignment(self) -> Assignment | None:
+        """The next trial for a free slot: one that waits, else a new proposal."""
+        trial = self._queue.popleft() if self._queue else self._propose()
+        if trial is None:
+            return None
+        attempt = self._record(trial).attempts + 1
+        self._folder.set_attempt(trial.trial_id, attempt)
+        self._journal.started(trial.trial_id, attempt)
+        self._listener.changed(self._record(trial))
+        return Assignment(
+            trial_id=trial.trial_id,
+            attempt=attempt,
+            config=trial.config.flat(),
+            objective=(self._objective.metric, self._objective.direction),
+            run_folder=str(self._folder.root),
+            cache_dir=None if self._cache_dir is None else str(self._cache_dir),
+            threads=self._threads,
+        )
+
+    def reported(self, assignment: Assignment, report: Report) -> bool:
+        """Take in an epoch, a result or both; False ends the trial."""
+        trial = self._journal.history.records[assignment.trial_id].trial
+        goes_on = True
+        if report.epoch is not None:
+            epoch = EpochResult.from_dict(report.epoch)
+            self._journal.epoch(trial.trial_id, assignment.attempt, epoch)
+            goes_on = self._search.report(trial, epoch.epoch, epoch.values)
+        if report.result is not None:
+            result = TrialResult.from_dict(report.result)
+            self._end(assignment, trial, Outcome(status=Status.COMPLETED, values=result.values), result)
+            return False
+        if not goes_on:
+            self._end(assignment, trial, Outcome(status=Status.PRUNED, reason="stopped early by the search"), None)
+            return False
+        self._listener.changed(self._record(trial))
+        return True
+
+    def broke(self, assignment: Assignment, reason: str, *, died: bool) -> None:
+        """A trial's own error fails it; a dead process is tried again, from the last checkpoint."""
+        trial = self._journal.history.records[assignment.trial_id].trial
+        deaths = self._deaths.get(trial.trial_id, 0) + (1 if died else 0)
+        self._deaths[trial.trial_id] = deaths
+        if died and deaths <= MAX_RETRIES:
+            self._wait(trial, f"{reason}; retry {deaths} of {MAX_RETRIES}")
+            self._queue.append(trial)
+            return
+        reason = f"{reason}; given up after {deaths} times" if died else reason
+        self._end(assignment, trial, Outcome(status=Status.FAILED, reason=reason), None)
+
+    def put_back(self, assignment: Assignment) -> None:
+        """The trial never began: it goes first in the next slot."""
+        trial = self._journal.history.records[assignment.trial_id].trial
+        self._wait(trial, "its slot was replaced before it began")
+        self._queue.appendleft(trial)
+
+    def _propose(self) -> Trial | None:
+        trial = self._search.ask()
+        if trial is None:
+            self._spent = True
+            return None
+        self._journal.proposed(trial)
+        return trial
+
+    def _wait(self, trial: Trial, reason: str) -> None:
+        self._journal.waiting(trial.trial_id, reason)
+        self._listener.changed(self._record(trial))
+
+    def _end(self, assignment: Assignment, trial: Trial, outcome: Outcome, result: TrialResult | None) -> None:
+        judged = self._search.tell(trial, outcome)
+        kept = result if judged.status is Status.COMPLETED else None
+        feasible = None if kept is None else self._search.feasible(kept.values)
+        self._journal.ended(
+            trial.trial_id,
+            assignment.attempt,
+            status=judged.status,
+            reason=judged.reason,
+            feasible=feasible,
+            result=kept,
+        )
+        self._folder.forget_checkpoint(trial.trial_id)
+        self._listener.changed(self._record(trial))
+
+    def _record(self, trial: Trial) -> TrialRecord:
+        return self._journal.history.records[trial.trial_id]

@@ -1,0 +1,190 @@
+"""Ray Tune as the engine: a searcher and a scheduler that only pass messages between Ray and our own sweep.
+
+Everything that matters is decided elsewhere (``sweeps.search``) and written down elsewhere (``sweeps.journal``): Ray's
+experiment folder is disposable, and nothing is ever restored from it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import ray
+from ray import tune
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from sweeps.trainable import Assignment, Report, TrialProcess
+
+_QUIET = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    # Ray's snapshots are never read: make them rare.
+    "TUNE_GLOBAL_CHECKPOINT_S": "100000",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DEDUP_LOGS": "0",
+}
+_RECYCLED = "reset_config"
+
+
+class Conductor(Protocol):
+    """What the engine asks of the sweep. All calls come from one thread."""
+
+    def next_assignment(self) -> Assignment | None:
+        """What the free slot should run; None when there is nothing (now)."""
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether ``next_assignment`` will never give anything again, unless a running trial is put back."""
+
+    def reported(self, assignment: Assignment, report: Report) -> bool:
+        """An epoch, or the result, has come in; returns whether the trial goes on."""
+
+    def broke(self, assignment: Assignment, reason: str, *, died: bool) -> None:
+        """The trial raised (``died`` False) or its process went away (True)."""
+
+    def put_back(self, assignment: Assignment) -> None:
+        """The slot was recycled before the trial began: run it elsewhere."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slots:
+    """How many trials run at once, and what each one gets."""
+
+    parallel: int
+    threads: int
+    gpus: float = 0.0
+
+
+class _Searcher(Searcher):  # type: ignore[misc]
+    def __init__(self, conductor: Conductor, live: dict[str, Assignment], parallel: int) -> None:
+        super().__init__(metric=None, mode=None)
+        self._conductor, self._live, self._parallel = conductor, live, parallel
+
+    def suggest(self, trial_id: str) -> dict[str, object] | str | None:
+        if len(self._live) >= self._parallel:
+            return None
+        assignment = self._conductor.next_assignment()
+        if assignment is not None:
+            self._live[trial_id] = assignment
+            return assignment.to_config()
+        finished: str = Searcher.FINISHED
+        return finished if self._conductor.exhausted and not self._live else None
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, object] | None = None, error: bool = False) -> None:
+        """The scheduler, which is told the same with more detail, has dealt with it."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """The journal is the truth; Ray's snapshot holds nothing."""
+        Path(checkpoint_path).touch()
+
+    def restore(self, checkpoint_path: str) -> None:
+        raise NotImplementedError("a sweep is resumed from its journal")
+
+    def __getstate__(self) -> dict[str, object]:
+        return {}
+
+
+class _Scheduler(FIFOScheduler):  # type: ignore[misc]
+    def __init__(self, conductor: Conductor, live: dict[str, Assignment]) -> None:
+        super().__init__()
+        self._conductor, self._live = conductor, live
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        assignment = self._live.get(trial.trial_id)
+        if assignment is None:
+            return str(TrialScheduler.STOP)
+        if self._conductor.reported(assignment, Report.from_result(result)):
+            return str(TrialScheduler.CONTINUE)
+        del self._live[trial.trial_id]
+        return str(TrialScheduler.STOP)
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        assignment = self._live.pop(trial.trial_id, None)
+        if assignment is not None:
+            self._conductor.reported(assignment, Report.from_result(result))
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        assignment = self._live.pop(trial.trial_id, None)
+        if assignment is None:
+            return
+        error = trial.get_error()
+        text = str(error)
+        if _RECYCLED in text:
+            self._conductor.put_back(assignment)
+        elif "TrialFailed" in text:
+            lines = [line for line in text.splitlines() if "TrialFailed" in line]
+            self._conductor.broke(assignment, lines[-1].split("TrialFailed:", 1)[-1].strip(), died=False)
+        else:
+            self._conductor.broke(assignment, _death(text), died=True)
+
+    def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
+        assignment = self._live.pop(trial.trial_id, None)
+        if assignment is not None:
+            self._conductor.put_back(assignment)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {}
+
+
+def _death(text: str) -> str:
+    if "OutOfMemory" in text or "memory" in text.lower():
+        return "the trial's process was killed for memory; lower --parallel, optim.batch_size or data.image_size"
+    return "the trial's process died (killed, crashed, or its machine went away)"
+
+
+@contextmanager
+def cluster(slots: Slots, address: str | None) -> Iterator[None]:
+    """A Ray of our own for the time of the sweep (loopback only), or the cluster at ``address``."""
+    os.environ.update(_QUIET)
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[name] = str(slots.threads)
+    for name in ("ray", "ray.tune", "ray.data"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    options: dict[str, object] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+    if address is None:
+        options |= {
+            "address": "local",
+            "num_cpus": slots.parallel * slots.threads,
+            "include_dashboard": False,
+            "_node_ip_address": "127.0.0.1",
+        }
+    else:
+        options["address"] = address
+    ray.init(**options)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def drive(conductor: Conductor, slots: Slots) -> None:
+    """Run until the conductor has nothing more to run. Needs a :func:`cluster`."""
+    live: dict[str, Assignment] = {}
+    with tempfile.TemporaryDirectory(prefix="repsim-ray-") as disposable:
+        tuner = tune.Tuner(
+            tune.with_resources(TrialProcess, {"cpu": slots.threads, "gpu": slots.gpus}),
+            tune_config=tune.TuneConfig(
+                search_alg=_Searcher(conductor, live, slots.parallel),
+                scheduler=_Scheduler(conductor, live),
+                num_samples=-1,
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(
+                name="sweep",
+                storage_path=disposable,
+                verbose=0,
+                failure_config=tune.FailureConfig(max_failures=0),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
+            ),
+        )
+        tuner.fit()

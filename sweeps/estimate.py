@@ -1,0 +1,162 @@
+"""What a sweep will cost, before it starts: trials, epochs, disk and time. Arithmetic on a few measured constants.
+
+Measured on one thread of a server CPU (AVX-512, 2 GHz class), fp32, batches of 32: a training step of
+tf_efficientnet_lite0 takes 223 ms at 96 px and 119 ms at 64 px, one of mobilenetv2_100 160 ms at 96 px; a forward pass
+takes a quarter of a step. Times of other machines and backbones differ, so the answer is a range.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from repsim.catalogue import ADAPTERS, parse_method
+from repsim.config import TrialConfig
+from sweeps.space import ANCHORS, Range, Space
+
+STEP_SECONDS_96: Mapping[str, float] = {"tf_efficientnet_lite0": 0.223, "mobilenetv2_100": 0.160}
+"""Seconds per training step of 32 images of 96 px on one thread."""
+OTHER_STEP_SECONDS_96 = (0.16, 1.5)
+"""From, to: what is assumed of any other backbone."""
+FORWARD_SHARE = 0.25
+SHARPNESS_STEPS = 36.0
+"""Sharpness on 512 images, in training steps: one gradient, and five forward passes (one per radius)."""
+PROBE_SECONDS = 2.0
+"""Fit of a linear probe on cached features."""
+START_SECONDS = (8.0, 25.0)
+"""Per slot: importing, decoding, loading weights."""
+SPREAD = (0.8, 2.0)
+"""Fastest and slowest machine, relative to the measured one."""
+FEATURE_BYTES = 1280 * 4
+"""One image's features."""
+CHECKPOINT_BYTES = 3 * 4 * 4_000_000
+"""Weights and two moments of the optimiser in fp32, for a backbone of about four million parameters."""
+TRIAL_BYTES = 300_000
+"""Journal, MLflow and report per trial, predictions aside."""
+PREDICTION_BYTES = 200
+"""Per image that is predicted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """Search trials and epochs of the whole sweep (all data sets), bytes left on disk, seconds from launch to end."""
+
+    trials: int
+    epochs: int
+    disk_bytes: int
+    seconds_low: float
+    seconds_high: float
+
+    def lines(self) -> tuple[str, ...]:
+        """For ``--dry-run``."""
+        return (
+            f"trials: {self.trials}",
+            f"epochs: at most {self.epochs}",
+            f"disk: about {_bytes_text(self.disk_bytes)}",
+            f"time: {_time_text(self.seconds_low)} to {_time_text(self.seconds_high)} without a GPU",
+        )
+
+
+def estimate(space: Space, n_images: Mapping[str, int], slots: int) -> Estimate:
+    """Cost of a sweep over ``n_images`` images per SOURCE, in ``slots`` (>= 1) trials at a time.
+
+    Raises ValueError for fewer than one slot and KeyError for a SOURCE whose size is not given.
+    """
+    if slots < 1:
+        raise ValueError(f"a sweep needs at least one slot, not {slots}")
+    low = high = 0.0
+    disk = 0
+    for source in space.data:
+        images = n_images[source]
+        low += _study_seconds(space, images, slots, worst=False)
+        high += _study_seconds(space, images, slots, worst=True)
+        disk += _study_bytes(space, images)
+    hours = math.inf if space.budget.hours is None else 3600.0 * space.budget.hours * len(space.data)
+    return Estimate(
+        trials=space.trial_count,
+        epochs=space.trial_count * space.budget.epochs,
+        disk_bytes=disk + slots * CHECKPOINT_BYTES,
+        seconds_low=START_SECONDS[0] + min(low * SPREAD[0], hours),
+        seconds_high=START_SECONDS[1] + min(high * SPREAD[1], hours),
+    )
+
+
+def _study_seconds(space: Space, images: int, slots: int, *, worst: bool) -> float:
+    """One data set: the anchors, then trials drawn evenly over methods and backbones, ``slots`` at a time."""
+    methods, backbones = [str(m) for m in space.values("method")], [str(b) for b in space.values("backbone")]
+    drawn = [_trial_seconds(space, m, b, images, worst=worst) for m in methods for b in backbones]
+    anchors = (
+        [] if space.is_single_run else [_trial_seconds(space, m, backbones[0], images, worst=worst) for m in ANCHORS]
+    )
+    mean = sum(drawn) / len(drawn)
+    total = sum(anchors) + (space.budget.trials - len(anchors)) * mean
+    longest = max([*drawn, *anchors])
+    penalised = any(parse_method(method).penalty is not None for method in methods)
+    views = _views(space) if penalised else 1
+    teachers = sum(_step_seconds(space, b, worst) * FORWARD_SHARE * images / 32 * views for b in backbones)
+    return max(total / slots, longest) + teachers / min(slots, len(backbones))
+
+
+def _trial_seconds(space: Space, method: str, backbone: str, images: int, *, worst: bool) -> float:
+    train, val, test = (images * share for share in _fractions(space))
+    step = _step_seconds(space, backbone, worst)
+    forward = step * FORWARD_SHARE / 32
+    final = SHARPNESS_STEPS * step + (val + test) * forward
+    if not ADAPTERS[parse_method(method).adapter].trains_backbone:
+        return PROBE_SECONDS + final
+    epochs = _number(space, "optim.epochs", worst, space.budget.epochs)
+    return epochs * (train * step / 32 + val * forward) + final
+
+
+def _step_seconds(space: Space, backbone: str, worst: bool) -> float:
+    """Seconds per 32 images at the space's image size: a constant part, and one that grows with the pixels."""
+    at_96 = STEP_SECONDS_96.get(backbone, OTHER_STEP_SECONDS_96[1 if worst else 0])
+    size = _number(space, "data.image_size", worst, TrialConfig().data.image_size)
+    return at_96 * (0.16 + 0.84 * (size / 96) ** 2)
+
+
+def _number(space: Space, key: str, worst: bool, otherwise: float) -> float:
+    """The largest or smallest number a key can take; ``otherwise`` where the space says nothing."""
+    found = [space.fixed[key]] if key in space.fixed else []
+    for dimension in space.dimensions:
+        if dimension.key == key:
+            for branch in dimension.branches:
+                domain = branch.domain
+                found += [domain.low, domain.high] if isinstance(domain, Range) else list(domain.values)
+    numbers = [float(value) for value in found if isinstance(value, int | float)]
+    if not numbers:
+        return float(otherwise)
+    return max(numbers) if worst else min(numbers)
+
+
+def _fractions(space: Space) -> tuple[float, float, float]:
+    given = space.fixed.get("data.fractions")
+    if isinstance(given, tuple) and len(given) == 3:
+        return (float(given[0]), float(given[1]), float(given[2]))
+    return TrialConfig().data.fractions
+
+
+def _views(space: Space) -> float:
+    """Augmented views per image that the teacher sees."""
+    if space.fixed.get("data.augment") == "none":
+        return 1
+    return _number(space, "data.views", True, 2 * space.budget.epochs)
+
+
+def _study_bytes(space: Space, images: int) -> int:
+    sizes = _number(space, "data.image_size", True, TrialConfig().data.image_size)
+    pixels = images * sizes * sizes * 3
+    features = images * (1 + _views(space) * _fractions(space)[0]) * FEATURE_BYTES * len(space.values("backbone"))
+    predictions = images * sum(_fractions(space)[1:]) * PREDICTION_BYTES
+    return round(pixels + features + space.budget.trials * (TRIAL_BYTES + predictions))
+
+
+def _bytes_text(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{max(1, round(count / 1e6))} MB"
+
+
+def _time_text(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

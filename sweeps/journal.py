@@ -1,0 +1,219 @@
+"""The journal: the truth about a sweep, one JSON object per line, appended and fsynced before anything relies on it.
+
+Every line is ``{"v": 1, "seq": n, "at": UTC time, "event": NAME, …}``; the events are listed in :mod:`sweeps.history`.
+A line is folded into ``Journal.history`` from the text that was written, so memory and file cannot disagree. A torn
+last line (the writer was killed in the middle) is dropped; anything else that is wrong is refused with its line number.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO, NoReturn, Self
+
+from filelock import FileLock, Timeout
+
+from repsim.errors import Mistake, RequestError, one_line
+from repsim.records import EpochResult, Status, TrialResult
+from sweeps.history import History, JournalError
+from sweeps.trial import Trial
+
+__all__ = ["History", "Journal", "JournalError", "read_history", "sync_folder"]
+
+VERSION = 1
+LOCK_NAME = "lock"
+
+
+class Journal:
+    """The one writer of a journal. Holds the run folder's lock until ``close``; use as a context manager.
+
+    Every method below appends one line, fsyncs it, and folds it into ``history``. They raise JournalError for an event
+    that cannot come next, ValueError for NaN or infinity, OSError when the disk refuses (the file is then cut back to
+    its last whole line); nothing has changed in either case.
+    """
+
+    def __init__(self, path: Path, lock: FileLock, history: History, file: BinaryIO) -> None:
+        self.path = path
+        self.history = history
+        self._lock = lock
+        self._file = file
+
+    @classmethod
+    def create(cls, path: Path, header: Mapping[str, object]) -> Self:
+        """Start a journal with its header; RequestError when there is one already or the folder is locked."""
+        lock = _locked(path)
+        try:
+            file = path.open("xb", buffering=0)
+        except OSError as error:
+            lock.release()
+            problem = "exists already" if path.exists() else f"cannot be written: {error.strerror}"
+            raise RequestError(Mistake(where=str(path), key="", problem=problem)) from None
+        journal = cls(path, lock, History(), file)
+        journal._append("sweep", header=dict(header))
+        sync_folder(path.parent)
+        return journal
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Continue a journal: read it, cut off a torn last line, append from there.
+
+        RequestError when it cannot be read or is corrupt, or when another driver holds the lock.
+        """
+        lock = _locked(path)
+        try:
+            history, length = _read(path)
+            file = path.open("r+b", buffering=0)
+        except RequestError:
+            lock.release()
+            raise
+        except OSError as error:
+            lock.release()
+            _refuse(path, "", f"cannot be written: {error.strerror}")
+        file.truncate(length)
+        file.seek(length)
+        os.fsync(file.fileno())
+        return cls(path, lock, history, file)
+
+    def proposed(self, trial: Trial) -> None:
+        """A trial exists; written before anything else hears of it."""
+        self._append("proposed", trial=trial.to_dict())
+
+    def started(self, trial_id: str, attempt: int) -> None:
+        """Attempt 1, 2, … of a trial begins."""
+        self._append("started", trial_id=trial_id, attempt=attempt)
+
+    def epoch(self, trial_id: str, attempt: int, result: EpochResult) -> None:
+        """An epoch of the current attempt is done; it replaces that epoch, and later ones, of earlier attempts."""
+        self._append("epoch", trial_id=trial_id, attempt=attempt, result=result.to_dict())
+
+    def waiting(self, trial_id: str, reason: str) -> None:
+        """The trial stopped running and will be started again."""
+        self._append("waiting", trial_id=trial_id, reason=reason)
+
+    def ended(
+        self,
+        trial_id: str,
+        attempt: int,
+        status: Status,
+        *,
+        reason: str = "",
+        feasible: bool | None = None,
+        result: TrialResult | None = None,
+    ) -> None:
+        """The trial is completed (with its result), pruned or failed, for good."""
+        self._append(
+            "ended",
+            trial_id=trial_id,
+            attempt=attempt,
+            status=status.value,
+            reason=reason,
+            feasible=feasible,
+            result=None if result is None else result.to_dict(),
+        )
+
+    def reference(self, data: str, values: Mapping[str, float]) -> None:
+        """The hypervolume's reference point of a data set is fixed."""
+        self._append("reference", data=data, values=dict(values))
+
+    def resumed(self) -> None:
+        """A driver took the sweep up again."""
+        self._append("resumed")
+
+    def finished(self) -> None:
+        """The sweep is over."""
+        self._append("finished")
+
+    def close(self) -> None:
+        """Give the file and the lock back; calling it again does nothing."""
+        self._file.close()
+        self._lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _append(self, event: str, **fields: object) -> None:
+        at = datetime.now(UTC).isoformat(timespec="milliseconds")
+        line = {"v": VERSION, "seq": self.history.length, "at": at, "event": event, **fields}
+        text = json.dumps(line, allow_nan=False, separators=(",", ":"))
+        fold = self.history.prepare(json.loads(text), str(self.path))
+        end = self._file.tell()
+        try:
+            _write_all(self._file, text.encode() + b"\n")
+            os.fsync(self._file.fileno())
+        except OSError:
+            self._file.truncate(end)
+            self._file.seek(end)
+            raise
+        fold()
+
+
+def read_history(path: Path) -> History:
+    """Fold a journal without locking or changing it, a live one included; a torn last line is ignored.
+
+    RequestError, with file and line, when it is missing, corrupt, of an unknown version, or without its header.
+    """
+    return _read(path)[0]
+
+
+def sync_folder(folder: Path) -> None:
+    """Make names created or renamed in ``folder`` survive a power failure."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _read(path: Path) -> tuple[History, int]:
+    """The history, and how many bytes of the file are whole lines."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        _refuse(path, "", f"cannot be read: {error.strerror}")
+    length = content.rfind(b"\n") + 1
+    history = History()
+    for number, raw in enumerate(content[:length].split(b"\n")[:-1], start=1):
+        key = f"line {number}"
+        try:
+            line = json.loads(raw.decode(), parse_constant=_no_constant)
+            if not isinstance(line, dict):
+                raise TypeError("is not an object")
+            if line["v"] != VERSION:
+                _refuse(path, key, f"version {one_line(line['v'])} is not known to this release", str(VERSION))
+            history.prepare(line, f"{path}: {key}")()
+        except (JournalError, ValueError, TypeError, KeyError) as error:
+            problem = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+            _refuse(path, key, f"is corrupt: {problem}")
+    if history.header is None:
+        _refuse(path, "", "holds no header, so nothing was started: delete the folder and launch again")
+    return history, length
+
+
+def _refuse(path: Path, key: str, problem: str, allowed: str = "") -> NoReturn:
+    raise RequestError(Mistake(where=str(path), key=key, problem=problem, allowed=allowed)) from None
+
+
+def _locked(path: Path) -> FileLock:
+    lock = FileLock(path.parent / LOCK_NAME)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        _refuse(path.parent, "", "another launch is at work on this sweep; wait for it, or end it first")
+    except OSError as error:
+        _refuse(path.parent, "", f"cannot be written: {error.strerror}")
+    return lock
+
+
+def _write_all(file: BinaryIO, content: bytes) -> None:
+    while content:
+        content = content[file.write(content) :]
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a number")

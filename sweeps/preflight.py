@@ -1,0 +1,78 @@
+"""Everything that needs torch or the data, checked in the driver before Ray starts: decode, split, find weights."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from repsim.config import TrialConfig
+from repsim.errors import Mistake, RequestError
+from sweeps.space import Choice, Space
+
+_LOOKED_AT = ("data", "backbone")
+
+
+def preflight(space: Space, *, cache_dir: Path | None, say: Callable[[str], None]) -> dict[str, int]:
+    """Images per data set, by SOURCE; RequestError with every mistake found.
+
+    Afterwards the images are decoded and the weights are on this machine, so that no trial has to wait for either.
+    """
+    from repsim.data.dataset import load_images
+    from repsim.workspace import Workspace
+
+    workspace = Workspace(cache_dir=cache_dir)
+    counts: dict[str, int] = {}
+    mistakes: list[Mistake] = []
+    sources, backbones = set(), set()
+    for data, config in _configurations(space):
+        try:
+            if config.data not in sources:
+                sources.add(config.data)
+                images = load_images(config.data, cache_dir=workspace.cache_dir, progress=_progress(data, say))
+                counts[data] = len(images.labels)
+                _check(config, images.train, images.val, images.test)
+            if config.backbone not in backbones:
+                backbones.add(config.backbone)
+                workspace.backbone(config)
+        except RequestError as error:
+            mistakes += [mistake for mistake in error.mistakes if mistake not in mistakes]
+    if mistakes:
+        raise RequestError(*mistakes)
+    return counts
+
+
+def _configurations(space: Space) -> Iterator[tuple[str, TrialConfig]]:
+    """One configuration for every combination of data set, image choices and backbone the search can ask for."""
+    choices: dict[str, list[object]] = {}
+    for dimension in space.dimensions:
+        if dimension.key.partition(".")[0] in _LOOKED_AT:
+            values = [v for b in dimension.branches if isinstance(b.domain, Choice) for v in b.domain.values]
+            if values:
+                choices[dimension.key] = values
+    for data in space.data:
+        anchor = {} if space.is_single_run else dict(space.anchors(data)[-1])
+        for combination in itertools.product(*choices.values()):
+            params = anchor | dict(zip(choices, combination, strict=True))
+            yield data, space.config(params, data=data, seed=space.search.seed)
+
+
+def _check(config: TrialConfig, *splits: object) -> None:
+    from repsim.trainer import check_splits
+
+    names = ("train", "val", "test")
+    check_splits(config, {name: len(split) for name, split in zip(names, splits, strict=True)})  # type: ignore[arg-type]
+
+
+def _progress(data: str, say: Callable[[str], None]) -> Callable[[int, int], None]:
+    """Says how far decoding is at every tenth, when there is enough to do to wonder."""
+    said = -1
+
+    def progress(done: int, total: int) -> None:
+        nonlocal said
+        tenth = 10 * done // max(1, total)
+        if total >= 500 and tenth > said:
+            said = tenth
+            say(f"decoding {data}: {done}/{total}")
+
+    return progress

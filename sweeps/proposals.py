@@ -1,0 +1,262 @@
+"""How one proposal is drawn: a pure function of the space, the seed, the history and the proposal's ordinal.
+
+Nothing survives from one proposal to the next: every draw builds its Optuna study anew from the history (10 ms for 300
+trials) and takes a new sampler seeded from (search.seed, data set, ordinal, try). So a sweep rebuilt from its journal
+proposes exactly what an uninterrupted one would have.
+
+The samplers by name:
+
+``auto``     A stratified start, then multi-objective TPE. The start lasts half the budget, or as many trials as there
+             are combinations of categorical choices when those fit into two thirds of it. It takes the combination
+             (then the values) tried least so far, ties in a seeded order, and numbers from a scrambled Halton sequence.
+``tpe``      Optuna's TPE alone, after a random start of a quarter of the budget (2 to 10 trials).
+``random``   Independent uniform draws.
+``nsga2``    NSGA-II with a population of a quarter of the budget (4 to 50). Generations are cut by ordinal. A trial in
+             which a condition switches a value off carries a random one as a silent gene, so that conditional ranges
+             take part in crossover.
+``qmc``      A scrambled Halton sequence over all searched keys.
+``grid``     Every point of a finite space once, in a seeded order (one too large to list is drawn from at random).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import optuna
+from numpy.typing import NDArray
+from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.trial import FrozenTrial, TrialState, create_trial
+from scipy.stats import qmc
+
+from sweeps.domains import (
+    Params,
+    all_values,
+    encode,
+    enumerate_points,
+    key_of,
+    listed,
+    scaled,
+    silent_genes,
+    suggest,
+    uniform,
+    walk,
+)
+from sweeps.space import Choice, Domain, Space
+
+SAMPLERS: tuple[str, ...] = ("auto", "tpe", "random", "nsga2", "qmc", "grid")
+TRIES = 20
+"""How often a proposal that was made before is drawn again."""
+_ENOUGH_FOR_TPE = 4
+_COMBINATIONS, _SEQUENCE, _GRID, _SILENT, _LEFT_OVER = range(1, 6)
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Past:
+    """One earlier proposal of the same data set. ``values`` (objectives, in order) only when it is COMPLETE."""
+
+    params: Mapping[str, object]
+    state: TrialState
+    values: tuple[float, ...] | None = None
+    violations: Mapping[str, float] | None = None
+
+
+class Proposer:
+    """Draws proposals for one data set of a space. Holds no state but what it may recompute."""
+
+    def __init__(self, space: Space, data: str) -> None:
+        if space.search.sampler not in SAMPLERS:
+            raise ValueError(f"{space.search.sampler!r} is not a known sampler; allowed: {', '.join(SAMPLERS)}")
+        self._space = space
+        self._data = data
+        self._data_index = space.data.index(data)
+        self._combinations = enumerate_points(space, data, listed)
+        self._points = enumerate_points(space, data, all_values)
+        self._frozen: dict[int, FrozenTrial] = {}
+
+    def draw(self, ordinal: int, past: Sequence[Past], is_new: Callable[[Params], bool]) -> Params | None:
+        """The params of proposal ``ordinal``, or None when nothing new is left in a finite space.
+
+        ``is_new`` tells whether params were not proposed before. A duplicate is drawn again up to ``TRIES`` times, then
+        drawn as in the stratified start (TPE can be sure of a linear probe, which is the same run whatever else it
+        says). After that a finite space yields a point not tried yet; an infinite one accepts the duplicate.
+        """
+        if self._space.search.sampler == "grid" and self._points is not None:
+            order = self._rng(_GRID).permutation(len(self._points))
+            return next((self._points[i] for i in order if is_new(self._points[i])), None)
+        candidate: Params = {}
+        stratified = (self._stratified(ordinal, attempt, past) for attempt in range(1, TRIES + 1))
+        for candidate in itertools.chain(self._candidates(ordinal, past), stratified):
+            if is_new(candidate):
+                return candidate
+        if self._points is None:
+            return candidate
+        left = [point for point in self._points if is_new(point)]
+        return left[int(self._rng(_LEFT_OVER, ordinal).integers(len(left)))] if left else None
+
+    def study(self, past: Sequence[Past]) -> optuna.Study:
+        """The history as an Optuna study in memory; proposals that lie outside the space are left out."""
+        study = optuna.create_study(
+            directions=[objective.direction for objective in self._space.objectives], sampler=RandomSampler(seed=0)
+        )
+        for number, entry in enumerate(past):
+            frozen = self._frozen.get(number) or self._freeze(number, entry)
+            if frozen is not None:
+                study.add_trial(frozen)
+        return study
+
+    def startup(self) -> int:
+        """How many proposals (anchors included) the stratified start of ``auto`` lasts."""
+        trials = self._space.budget.trials
+        half = math.ceil(trials / 2)
+        if self._combinations is not None and len(self._combinations) <= 2 * trials / 3:
+            return max(half, len(self._combinations))
+        return half
+
+    def _seed(self, ordinal: int, attempt: int) -> int:
+        """The seed of one draw's sampler."""
+        sequence = np.random.SeedSequence([self._space.search.seed, self._data_index, ordinal, attempt])
+        return int(sequence.generate_state(1)[0])
+
+    def _rng(self, purpose: int, *entropy: int) -> np.random.Generator:
+        """A generator for everything Optuna does not draw, apart from all of the above."""
+        sequence = np.random.SeedSequence([self._space.search.seed, self._data_index, *entropy], spawn_key=(purpose,))
+        return np.random.default_rng(sequence)
+
+    def _candidates(self, ordinal: int, past: Sequence[Past]) -> Iterator[Params]:
+        sampler = self._space.search.sampler
+        informative = sum(entry.state in (TrialState.COMPLETE, TrialState.PRUNED) for entry in past)
+        if sampler == "qmc":
+            for attempt in range(TRIES + 1):
+                yield self._quasirandom(ordinal, attempt)
+        elif sampler == "auto" and (ordinal < self.startup() or informative < _ENOUGH_FOR_TPE):
+            for attempt in range(TRIES + 1):
+                yield self._stratified(ordinal, attempt, past)
+        else:
+            yield from self._sampled(ordinal, past)
+
+    def _sampled(self, ordinal: int, past: Sequence[Past]) -> Iterator[Params]:
+        study = self.study(past)
+        for attempt in range(TRIES + 1):
+            study.sampler = self._sampler(self._seed(ordinal, attempt), ordinal)
+            trial = study.ask()
+            yield walk(self._space, self._data, partial(suggest, trial))
+            study.tell(trial, state=TrialState.FAIL)  # otherwise the rejected draw would count as pending
+
+    def _sampler(self, seed: int, ordinal: int) -> BaseSampler:
+        trials = self._space.budget.trials
+        match self._space.search.sampler:
+            case "random" | "grid":
+                return RandomSampler(seed=seed)
+            case "nsga2":
+                return _Generations(population_size=population(trials), seed=seed, ordinal=ordinal)
+            case "tpe":
+                return TPESampler(
+                    seed=seed, n_startup_trials=max(2, min(10, trials // 4)), multivariate=False, constant_liar=True
+                )
+            case _:
+                return TPESampler(seed=seed, n_startup_trials=0, multivariate=False, constant_liar=True)
+
+    def _stratified(self, ordinal: int, attempt: int, past: Sequence[Past]) -> Params:
+        if self._combinations is None:
+            rng = self._rng(_COMBINATIONS, ordinal, attempt)
+            return self._numbers_from_sequence(
+                ordinal, attempt, lambda _, values: values[int(rng.integers(len(values)))]
+            )
+        ranked = _least_tried(self._combinations, past, self._rng(_COMBINATIONS).permutation(len(self._combinations)))
+        chosen = ranked[attempt % len(ranked)]
+        return self._numbers_from_sequence(ordinal, attempt, lambda key, _: chosen[key])
+
+    def _quasirandom(self, ordinal: int, attempt: int) -> Params:
+        coordinates = self._coordinates(ordinal, attempt)
+        return self._numbers_from_sequence(
+            ordinal, attempt, lambda key, values: values[int(coordinates[key] * len(values))]
+        )
+
+    def _numbers_from_sequence(
+        self, ordinal: int, attempt: int, pick: Callable[[str, Sequence[object]], object]
+    ) -> Params:
+        coordinates = self._coordinates(ordinal, attempt)
+
+        def choose(name: str, domain: Domain) -> object:
+            key = key_of(name)
+            return pick(key, domain.values) if isinstance(domain, Choice) else scaled(domain, coordinates[key])
+
+        return walk(self._space, self._data, choose)
+
+    def _coordinates(self, ordinal: int, attempt: int) -> dict[str, float]:
+        """A point of the unit cube per searched key; later tries take points from behind the budget's."""
+        keys = [dimension.key for dimension in self._space.dimensions]
+        if not keys:
+            return {}
+        index = ordinal if attempt == 0 else self._space.budget.trials + ordinal * TRIES + attempt
+        sequence = qmc.Halton(len(keys), scramble=True, seed=int(self._rng(_SEQUENCE).integers(2**32)))
+        sequence.fast_forward(index)
+        return dict(zip(keys, sequence.random(1)[0].tolist(), strict=True))
+
+    def _freeze(self, number: int, entry: Past) -> FrozenTrial | None:
+        encoded = encode(self._space, self._data, entry.params)
+        if encoded is None:
+            return None
+        if self._space.search.sampler == "nsga2":
+            rng = self._rng(_SILENT, number)
+            for name, distribution in silent_genes(self._space).items():
+                encoded.setdefault(name, (uniform(distribution, rng.random()), distribution))
+        frozen = create_trial(
+            state=entry.state,
+            values=None if entry.values is None else list(entry.values),
+            params={name: value for name, (value, _) in encoded.items()},
+            distributions={name: distribution for name, (_, distribution) in encoded.items()},
+            constraints=None if entry.violations is None else dict(entry.violations),
+            user_attrs={"ordinal": number},
+        )
+        if entry.state.is_finished():
+            self._frozen[number] = frozen
+        return frozen
+
+
+class _Generations(NSGAIISampler):
+    """NSGA-II whose generations are cut by ordinal, so that they can be told from the history alone."""
+
+    def __init__(self, *, population_size: int, seed: int, ordinal: int) -> None:
+        super().__init__(population_size=population_size, seed=seed)
+        self._size = population_size
+        self._ordinal = ordinal
+
+    def get_trial_generation(self, study: optuna.Study, trial: FrozenTrial) -> int:
+        return int(trial.user_attrs.get("ordinal", self._ordinal)) // self._size
+
+    def get_population(self, study: optuna.Study, generation: int) -> list[FrozenTrial]:
+        complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        return [trial for trial in complete if self.get_trial_generation(study, trial) == generation]
+
+
+def population(trials: int) -> int:
+    """NSGA-II's population for a budget: a quarter of it, 4 to 50."""
+    return max(4, min(50, trials // 4))
+
+
+def _least_tried(combinations: Sequence[Params], past: Sequence[Past], order: NDArray[np.int64]) -> list[Params]:
+    """Combinations by how often they, then their single values, were tried; ties in the given order."""
+    keys = list(combinations[0])
+    tried = [[(key, repr(entry.params.get(key))) for key in keys] for entry in past]
+    choice_keys = {key for key in keys if any(point[key] is not None for point in combinations)}
+
+    def spelled(pairs: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+        return tuple(pair for pair in pairs if pair[0] in choice_keys)
+
+    whole = Counter(spelled(pairs) for pairs in tried)
+    single = Counter(itertools.chain.from_iterable(map(spelled, tried)))
+
+    def rank(index: int) -> tuple[int, int, int]:
+        pairs = spelled([(key, repr(value)) for key, value in combinations[index].items()])
+        return whole[pairs], sum(single[pair] for pair in pairs), int(order[index])
+
+    return [combinations[index] for index in sorted(range(len(combinations)), key=rank)]

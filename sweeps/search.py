@@ -1,0 +1,336 @@
+"""The search, without an engine: ask for a trial, report its epochs, tell what became of it.
+
+Ray drives it in a sweep, a loop drives it in simulations. One independent study per data set; proposals alternate over
+the data sets. What is proposed when is described in :mod:`sweeps.proposals`; it depends on the space, ``search.seed``
+and the history alone, so ``restore`` needs nothing but the journal's records.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import optuna
+from optuna.trial import TrialState
+
+from repsim.catalogue import ADAPTERS
+from repsim.config import OptimConfig, TrialConfig
+from repsim.front import hypervolume, nondominated
+from repsim.records import METRICS, Direction, Stage, Status
+from sweeps.domains import Params
+from sweeps.proposals import Past, Proposer
+from sweeps.space import Space
+from sweeps.trial import Trial, TrialRecord
+
+ANCHORS = 2
+"""Every sweep's first trials per data set: ``linear_probe`` and ``full`` at default settings."""
+MARGIN = 0.05
+_BOUNDED_UNITS = ("fraction", "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a trial ended. ``values`` are its metrics when it completed; ``reason`` says why it did not."""
+
+    status: Status
+    values: Mapping[str, float] | None = None
+    reason: str = ""
+
+
+@dataclass
+class _Study:
+    """One data set's part of the search: its proposals in order, and how each ended (None while it runs)."""
+
+    data: str
+    proposer: Proposer
+    trials: list[Trial] = field(default_factory=list)
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    identities: set[str] = field(default_factory=set)
+    exhausted: bool = False
+
+
+class Search:
+    """Ask and tell over a space; counts the budget, judges outcomes, knows the front."""
+
+    def __init__(self, space: Space) -> None:
+        self._space = space
+        self._studies = {data: _Study(data, Proposer(space, data)) for data in space.data}
+        self._next = 0
+        self._closed = False
+
+    # proposals
+
+    def ask(self) -> Trial | None:
+        """The next proposal; None when every budget is spent, the space is exhausted, or ``close`` was called."""
+        while not self._closed:
+            studies = [study for study in self._studies.values() if self._open(study)]
+            if not studies:
+                return None
+            study = min(studies, key=lambda candidate: len(candidate.trials))
+            trial = self._propose(study)
+            if trial is not None:
+                self._add(study, trial)
+                return trial
+            study.exhausted = True
+        return None
+
+    def close(self) -> None:
+        """Propose nothing more (interrupted, or out of hours); trials under way may still be told."""
+        self._closed = True
+
+    def report(self, trial: Trial, epoch: int, values: Mapping[str, float]) -> bool:
+        """Whether the trial goes on after ``epoch``; always, while the only rule is ``stopping: none``."""
+        self._known(trial)
+        return True
+
+    def tell(self, trial: Trial, outcome: Outcome) -> Outcome:
+        """Take a terminal outcome; returns it as judged.
+
+        A completed trial with a missing objective or constrained metric, or any value that is not finite, is judged
+        failed, with the reason, and its values are never learnt from. Raises ValueError for an unknown trial, one that
+        was told before, or a status that is not terminal.
+        """
+        study = self._known(trial)
+        if trial.trial_id in study.outcomes:
+            raise ValueError(f"trial {trial.trial_id} has ended before")
+        if not outcome.status.terminal:
+            raise ValueError(f"{outcome.status.value} is not how a trial ends")
+        judged = self.judge(outcome)
+        study.outcomes[trial.trial_id] = judged
+        return judged
+
+    def judge(self, outcome: Outcome) -> Outcome:
+        """The outcome ``tell`` would return, without taking it."""
+        if outcome.status is not Status.COMPLETED:
+            return outcome
+        values = outcome.values or {}
+        problems = [f"{metric} is missing" for metric in self._needed() if values.get(metric) is None]
+        problems += [
+            f"{metric} is {value}" for metric, value in values.items() if value is not None and not _finite(value)
+        ]
+        if not problems:
+            return outcome
+        return replace(outcome, status=Status.FAILED, reason="no usable result: " + ", ".join(problems))
+
+    def restore(self, records: Sequence[TrialRecord]) -> None:
+        """Take over the journal's records, in proposal order: terminal ones are told, the others count as running.
+
+        Raises ValueError when this search has proposed something already, or a record's data set is not in the space.
+        """
+        if self._next:
+            raise ValueError("a search can only be restored before its first proposal")
+        for record in records:
+            trial = record.trial
+            self._next = max(self._next, int(trial.trial_id.removeprefix("t")) + 1)
+            if trial.stage is not Stage.SEARCH:
+                continue
+            if trial.data not in self._studies:
+                raise ValueError(f"trial {trial.trial_id} is on {trial.data!r}, which is not in the space")
+            self._add(self._studies[trial.data], trial)
+            if record.status.terminal:
+                values = None if record.result is None else record.result.values
+                self.tell(trial, Outcome(status=record.status, values=values, reason=record.reason))
+
+    # state
+
+    @property
+    def finished(self) -> bool:
+        """Nothing is left to propose, and nothing proposed is unfinished."""
+        return not self.outstanding and (self._closed or not any(map(self._open, self._studies.values())))
+
+    @property
+    def outstanding(self) -> list[Trial]:
+        """Proposed and not told, in proposal order."""
+        trials = [t for study in self._studies.values() for t in study.trials if t.trial_id not in study.outcomes]
+        return sorted(trials, key=lambda trial: int(trial.trial_id.removeprefix("t")))
+
+    @property
+    def counts(self) -> dict[Status, int]:
+        """Search trials by state: running (proposed and not told), completed, pruned, failed."""
+        ended = [outcome.status for study in self._studies.values() for outcome in study.outcomes.values()]
+        found = {status: ended.count(status) for status in (Status.COMPLETED, Status.PRUNED, Status.FAILED)}
+        return {Status.RUNNING: len(self.outstanding), **found}
+
+    @property
+    def total(self) -> int:
+        """Search trials there will be over all data sets; fewer than the budgets once a space is exhausted."""
+        spent = self._closed
+        return sum(
+            len(study.trials) if spent or study.exhausted else self._budget() for study in self._studies.values()
+        )
+
+    def study(self, data: str) -> optuna.Study:
+        """The data set's history as an Optuna study in memory (for inspection; changing it changes nothing)."""
+        study = self._studies[data]
+        return study.proposer.study(self._past(study))
+
+    # judgement
+
+    def feasible(self, values: Mapping[str, float]) -> bool:
+        """Whether every constraint holds; a constrained metric that is missing or not finite does not."""
+        return all(
+            _finite(values.get(constraint.metric)) and constraint.violation(values[constraint.metric]) <= 0
+            for constraint in self._space.constraints
+        )
+
+    def front(self, data: str) -> list[str]:
+        """Ids of the completed, feasible search trials no other such trial dominates, in proposal order."""
+        candidates = self._candidates(data)
+        keep = nondominated([point for _, point in candidates], self._directions())
+        return [trial_id for (trial_id, _), kept in zip(candidates, keep, strict=True) if kept]
+
+    def reference(self, data: str) -> dict[str, float] | None:
+        """The hypervolume's reference point by metric, once both anchors completed; None before, or when one failed.
+
+        Maximised metrics: the worse anchor minus 5 % of the anchors' range; minimised: 1.05 x the worse anchor. Where
+        that is no margin at all (anchors equal, or at zero), the margin is 5 % of the larger of |value| and 1.
+        """
+        study = self._studies[data]
+        anchors = [study.outcomes.get(trial.trial_id) for trial in study.trials if trial.anchor]
+        values = [a.values for a in anchors if a is not None and a.status is Status.COMPLETED and a.values is not None]
+        if len(values) < ANCHORS:
+            return None
+        return {
+            objective.metric: _reference([value[objective.metric] for value in values], objective.direction)
+            for objective in self._space.objectives
+        }
+
+    def ideal(self, data: str) -> dict[str, float] | None:
+        """The other corner of the hypervolume's box; None while there is no reference.
+
+        1 for maximised metrics that are fractions or similarities, 0 for minimised ones. Where that does not better the
+        reference (unbounded metrics such as images_per_second): the reference, bettered by the larger of |value| and 1.
+        """
+        reference = self.reference(data)
+        if reference is None:
+            return None
+        return {
+            objective.metric: _ideal(objective.metric, reference[objective.metric], objective.direction)
+            for objective in self._space.objectives
+        }
+
+    def hypervolume(self, data: str) -> float | None:
+        """Share of the box from reference to ideal that the feasible completed trials dominate; None without a box."""
+        reference, ideal = self.reference(data), self.ideal(data)
+        if reference is None or ideal is None:
+            return None
+        points = [point for _, point in self._candidates(data)]
+        return hypervolume(points, list(reference.values()), list(ideal.values()), self._directions())
+
+    # internals
+
+    def _budget(self) -> int:
+        return 1 if self._space.is_single_run else self._space.budget.trials
+
+    def _open(self, study: _Study) -> bool:
+        return not study.exhausted and len(study.trials) < self._budget()
+
+    def _known(self, trial: Trial) -> _Study:
+        study = self._studies.get(trial.data)
+        if study is None or trial.number >= len(study.trials) or study.trials[trial.number].trial_id != trial.trial_id:
+            raise ValueError(f"trial {trial.trial_id} was not proposed by this search")
+        return study
+
+    def _propose(self, study: _Study) -> Trial | None:
+        number = len(study.trials)
+        anchors = () if self._space.is_single_run else self._space.anchors(study.data)
+        params: Mapping[str, object] | None
+        if number < len(anchors):
+            params = anchors[number]
+        elif self._space.is_single_run:
+            params = {}
+        else:
+            params = study.proposer.draw(number, self._past(study), lambda found: self._is_new(study, found))
+        if params is None:
+            return None
+        return Trial(
+            trial_id=f"t{self._next:04d}",
+            number=number,
+            data=study.data,
+            stage=Stage.SEARCH,
+            params=dict(params),
+            config=self._config(study, params),
+            anchor=number < len(anchors),
+        )
+
+    def _config(self, study: _Study, params: Mapping[str, object]) -> TrialConfig:
+        return self._space.config(params, data=study.data, seed=self._space.search.seed)
+
+    def _is_new(self, study: _Study, params: Params) -> bool:
+        return _identity(self._config(study, params)) not in study.identities
+
+    def _add(self, study: _Study, trial: Trial) -> None:
+        study.trials.append(trial)
+        study.identities.add(_identity(trial.config))
+        self._next = max(self._next, int(trial.trial_id.removeprefix("t")) + 1)
+
+    def _past(self, study: _Study) -> list[Past]:
+        return [self._as_past(trial, study.outcomes.get(trial.trial_id)) for trial in study.trials]
+
+    def _as_past(self, trial: Trial, outcome: Outcome | None) -> Past:
+        if outcome is None:
+            return Past(params=trial.params, state=TrialState.RUNNING)
+        if outcome.status is not Status.COMPLETED or outcome.values is None:
+            state = TrialState.PRUNED if outcome.status is Status.PRUNED else TrialState.FAIL
+            return Past(params=trial.params, state=state)
+        values = outcome.values
+        return Past(
+            params=trial.params,
+            state=TrialState.COMPLETE,
+            values=tuple(float(values[objective.metric]) for objective in self._space.objectives),
+            violations={
+                f"{constraint.metric} {constraint.sense} {constraint.bound:g}": constraint.violation(
+                    values[constraint.metric]
+                )
+                for constraint in self._space.constraints
+            },
+        )
+
+    def _candidates(self, data: str) -> list[tuple[str, tuple[float, ...]]]:
+        study = self._studies[data]
+        found = []
+        for trial in study.trials:
+            outcome = study.outcomes.get(trial.trial_id)
+            if outcome is None or outcome.status is not Status.COMPLETED or outcome.values is None:
+                continue
+            if self.feasible(outcome.values):
+                found.append((trial.trial_id, tuple(outcome.values[o.metric] for o in self._space.objectives)))
+        return found
+
+    def _needed(self) -> list[str]:
+        metrics = [objective.metric for objective in self._space.objectives]
+        return list(dict.fromkeys([*metrics, *(constraint.metric for constraint in self._space.constraints)]))
+
+    def _directions(self) -> list[Direction]:
+        return [objective.direction for objective in self._space.objectives]
+
+
+def _finite(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _reference(values: Sequence[float], direction: Direction) -> float:
+    low, high = min(values), max(values)
+    margin = MARGIN * (high - low if direction == "maximize" else high)
+    if margin <= 0:
+        margin = MARGIN * max(abs(low), abs(high), 1.0)
+    return low - margin if direction == "maximize" else high + margin
+
+
+def _ideal(metric: str, reference: float, direction: Direction) -> float:
+    if direction == "minimize":
+        return 0.0 if reference > 0 else reference - max(abs(reference), 1.0)
+    if METRICS[metric].unit in _BOUNDED_UNITS and reference < 1.0:
+        return 1.0
+    return reference + max(abs(reference), 1.0)
+
+
+def _identity(config: TrialConfig) -> str:
+    """What makes a run a repetition: the config_id, and without a moving backbone not even the optimiser counts.
+
+    A linear probe is a converged fit, the same at every learning rate; the anchor has it already.
+    """
+    if ADAPTERS[config.parsed_method.adapter].trains_backbone:
+        return config.config_id
+    return config.model_copy(update={"optim": OptimConfig()}).config_id

@@ -1,0 +1,241 @@
+"""One launch, from a validated request to the exit code: the parts are made here and put together."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import yaml
+
+from repsim.records import Status
+from sweeps.conductor import Sweep
+from sweeps.engine import Slots, cluster, drive
+from sweeps.journal import Journal
+from sweeps.live import LiveView
+from sweeps.preflight import preflight
+from sweeps.provenance import provenance
+from sweeps.run_folder import RunFolder
+from sweeps.search import Search
+from sweeps.space import Space
+from sweeps.tracking import SweepWriter, resolve_tracking_uri
+from sweeps.trial import TrialRecord
+
+DONE, NOTHING_COMPLETED, INTERRUPTED = 0, 1, 130
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launch:
+    """What the command line asked for. ``resume`` says that ``runs_dir/name`` exists and is to be continued."""
+
+    space: Space
+    name: str
+    runs_dir: Path
+    resume: bool
+    command: str
+    tracking_uri: str | None
+    address: str | None
+    cache_dir: Path | None
+    report: bool
+
+
+class Interrupted(BaseException):
+    """SIGINT, SIGTERM or SIGUSR1 arrived; not an Exception, so that nothing on the way mistakes it for a failure."""
+
+
+def run(launch: Launch) -> int:
+    """Run or resume a sweep; returns the exit code. Raises RequestError when the request cannot be served."""
+    uri = resolve_tracking_uri(launch.tracking_uri)
+    preflight(launch.space, cache_dir=launch.cache_dir, say=_say)
+    slots = choose_slots(launch.space)
+    with _journal(launch) as (folder, journal), _signals():
+        search = Search(launch.space)
+        search.restore(list(journal.history.records.values()))
+        writer = SweepWriter(
+            uri=uri,
+            space=launch.space,
+            sweep=launch.name,
+            provenance=provenance(),
+            command=launch.command,
+            on_error=lambda line: _say(f"MLflow: {line}"),
+        )
+        writer.start()
+        view = LiveView(launch.space, search.total, sys.stdout)
+        listeners = _Listeners(launch.space, search, journal, writer, view)
+        status = "failed"
+        try:
+            listeners.replay()
+            sweep = Sweep(
+                space=launch.space,
+                search=search,
+                journal=journal,
+                folder=folder,
+                listener=listeners,
+                threads=slots.threads,
+                cache_dir=launch.cache_dir,
+            )
+            if not search.finished:
+                with cluster(slots, launch.address):
+                    drive(sweep, slots)
+            journal.finished()
+            status = "completed"
+        except (Interrupted, KeyboardInterrupt):
+            status = "interrupted"
+        finally:
+            view.close()
+            if status == "completed" and launch.report:
+                writer.flush(120.0)
+                _build_report(launch.name, uri, folder.report)
+                writer.log_report(folder.report)
+            writer.close(status)
+    if status == "interrupted":
+        _say(f"interrupted; go on with: {folder.resume_command}")
+        return INTERRUPTED
+    return _verdict(journal, folder, uri)
+
+
+def choose_slots(space: Space) -> Slots:
+    """How many trials run at once and how many threads each gets; threads over all slots never exceed the cores.
+
+    ``parallel: auto`` is one slot a core (a GPU, where there are any), because one thread each is the best use of a core
+    for small images, but never more slots than a quarter of the trials: a proposal should know what came before it.
+    """
+    cores = len(os.sched_getaffinity(0))
+    gpus = _gpus()
+    per_trial = space.resources.cpus_per_worker
+    most = gpus if gpus > 0 else max(1, cores // (per_trial or 1))
+    parallel = space.search.parallel
+    if parallel is None:
+        parallel = max(1, min(most, space.budget.trials // 4))
+    threads = per_trial if per_trial is not None else max(1, cores // parallel)
+    share = space.resources.gpus_per_worker
+    if share is None:
+        share = 0.0 if gpus == 0 else min(1.0, gpus / parallel)
+    return Slots(parallel=parallel, threads=threads, gpus=share)
+
+
+def _gpus() -> int:
+    """Without torch: the driver must not hold a CUDA context."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len([part for part in visible.split(",") if part.strip() not in ("", "-1")])
+    return len(list(Path("/proc/driver/nvidia/gpus").glob("*"))) if Path("/proc/driver/nvidia/gpus").exists() else 0
+
+
+class _Listeners:
+    """Passes every change on to MLflow and to the live view, and keeps the front and the hypervolume current."""
+
+    def __init__(self, space: Space, search: Search, journal: Journal, writer: SweepWriter, view: LiveView) -> None:
+        self._space, self._search, self._journal, self._writer, self._view = space, search, journal, writer, view
+
+    def replay(self) -> None:
+        """Tell MLflow what the journal holds already; what it has is not written twice."""
+        records = self._journal.history.records
+        for data, reference in self._journal.history.references.items():
+            self._tell_reference(data, reference)
+        for record in records.values():
+            self._writer.update(record)
+        self._tell_front()
+
+    def changed(self, record: TrialRecord) -> None:
+        """One trial's record has changed."""
+        self._writer.update(record)
+        if record.status.terminal:
+            data = record.trial.data
+            reference = self._search.reference(data)
+            if reference is not None and data not in self._journal.history.references:
+                self._journal.reference(data, reference)
+                self._tell_reference(data, reference)
+            self._tell_front()
+        self._show()
+
+    def _tell_reference(self, data: str, reference: Mapping[str, float]) -> None:
+        ideal = self._search.ideal(data)
+        if ideal is not None:
+            self._writer.set_reference(data, reference, ideal)
+
+    def _tell_front(self) -> None:
+        self._writer.set_front([trial_id for data in self._space.data for trial_id in self._search.front(data)])
+        ended = sum(record.status.terminal for record in self._journal.history.records.values())
+        volumes = {data: self._search.hypervolume(data) for data in self._space.data}
+        known = {
+            "curve/hypervolume" if len(volumes) == 1 else f"curve/hypervolume {number}": volume
+            for number, volume in enumerate(volumes.values())
+            if volume is not None
+        }
+        if known:
+            self._writer.sweep_values(ended, known)
+
+    def _show(self) -> None:
+        front = [trial_id for data in self._space.data for trial_id in self._search.front(data)]
+        volumes = [v for v in (self._search.hypervolume(data) for data in self._space.data) if v is not None]
+        mean = sum(volumes) / len(volumes) if volumes else None
+        self._view.update(self._journal.history.records, front, mean)
+
+
+@contextmanager
+def _journal(launch: Launch) -> Iterator[tuple[RunFolder, Journal]]:
+    """The run folder and its journal, made or continued; closed afterwards."""
+    if launch.resume:
+        folder = RunFolder.open_existing(launch.runs_dir, launch.name)
+        with Journal.open(folder.journal) as journal:
+            journal.resumed()
+            yield folder, journal
+        return
+    document = launch.space.to_dict()
+    text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+    folder = RunFolder.create(launch.runs_dir, launch.name, {"space.yaml": text.encode()})
+    header = {
+        "name": launch.name,
+        "space": document,
+        "seed": launch.space.search.seed,
+        "command": launch.command,
+        "provenance": provenance(),
+    }
+    with Journal.create(folder.journal, header) as journal:
+        yield folder, journal
+
+
+@contextmanager
+def _signals() -> Iterator[None]:
+    """Turn the signals that mean "stop" into :class:`Interrupted`, raised in the main thread."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Interrupted(signal.Signals(number).name)
+
+    names = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    before = {number: signal.signal(number, stop) for number in names}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _build_report(name: str, uri: str, out: Path) -> None:
+    """In a process of its own: the report reads MLflow and nothing else."""
+    script = Path(__file__).resolve().parent.parent / "reports" / "build.py"
+    command = [sys.executable, str(script), "--sweep", name, "--tracking-uri", uri, "--out", str(out), "--no-log"]
+    subprocess.run(command, check=False)
+
+
+def _verdict(journal: Journal, folder: RunFolder, uri: str) -> int:
+    statuses = [record.status for record in journal.history.records.values()]
+    completed = statuses.count(Status.COMPLETED)
+    counts = ", ".join(f"{statuses.count(status)} {status}" for status in Status if statuses.count(status))
+    _say(f"{folder.root}: {counts}")
+    _say("browse: mlflow ui" if uri.startswith("sqlite") else f"browse: {uri}")
+    return DONE if completed else NOTHING_COMPLETED
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+__all__ = ["Interrupted", "Launch", "choose_slots", "run"]

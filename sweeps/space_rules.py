@@ -1,0 +1,380 @@
+"""Judges a space document as a whole and builds the :class:`sweeps.space.Space` it describes."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from repsim.catalogue import parse_method
+from repsim.config import TrialConfig
+from repsim.errors import RequestError, nearest, one_line
+from sweeps.space import Branch, Budget, Choice, Dimension, Range, Resources, SearchSettings, Space, matches
+from sweeps.space_domains import REFUSED, canonical, read_branches, searchable_keys
+from sweeps.space_goals import OBJECTIVES_ALLOWED, read_constraints, read_objectives
+from sweeps.space_notes import (
+    NAME_ALLOWED,
+    Notes,
+    boolean_hint,
+    check_keys,
+    integer,
+    join,
+    name_problem,
+    number,
+    section,
+    text_number_hint,
+    word,
+)
+
+SECTIONS: Mapping[str, tuple[str, ...]] = {
+    "budget": ("trials", "epochs", "hours", "train_epochs", "stagnation"),
+    "search": ("sampler", "stopping", "parallel", "seed"),
+    "confirm": ("seeds",),
+    "resources": ("workers", "cpus_per_worker", "gpus_per_worker"),
+}
+TOP_KEYS = ("name", "question", "data", "objectives", "constraints", *SECTIONS, "fixed", "space")
+SAMPLERS = ("auto", "tpe", "random", "nsga2", "qmc", "grid")
+LATER = "is not available in this version"
+DEFAULT_TRIALS = 24
+DEFAULT_EPOCHS = TrialConfig().optim.epochs
+DEFAULT_DATA = TrialConfig().data.source
+MAX_TRIALS = 100_000
+MAX_SEED = 2**32 - 1
+CONSTANT_KEYS = ("data.split_seed", "data.fractions", "data.group", "data.probe_size", "data.task", "data.on_error")
+"""Keys that decide which images are measured."""
+
+
+def build_space(document: Mapping[str, object], *, notes: Notes, narrowed: bool = False) -> Space:
+    """Validate a document and build its space, or raise RequestError with every mistake at once.
+
+    ``notes`` names the file and holds what was found wrong before. ``narrowed`` says that a flag replaced methods,
+    backbones or data: searched keys that can then never hold are dropped instead of refused.
+    """
+    check_keys(notes, "", document, TOP_KEYS)
+    for key in ("name", "objectives", "space"):
+        if key not in document:
+            notes.add(key, "is missing", allowed=_REQUIRED[key])
+    name = _name(notes, document)
+    question = document.get("question", "")
+    if not isinstance(question, str):
+        notes.add("question", f"{one_line(question)} is not text", allowed="a sentence in quotes")
+    data = _data(notes, document.get("data", DEFAULT_DATA))
+    objectives = read_objectives(notes, document["objectives"]) if "objectives" in document else ()
+    constraints = read_constraints(notes, document.get("constraints"))
+    fixed = _fixed(notes, document.get("fixed"))
+    dimensions = _dimensions(notes, document.get("space", {}), fixed)
+    dimensions = _ordered(notes, dimensions)
+    dimensions, fixed = _living(notes, dimensions, fixed, data, narrowed)
+    space = Space(
+        name=name,
+        question=str(question),
+        data=data,
+        objectives=objectives,
+        constraints=constraints,
+        budget=_budget(notes, document, fixed, dimensions),
+        search=_search(notes, document, dimensions),
+        confirm_seeds=_confirm(notes, document),
+        resources=_resources(notes, document),
+        fixed=fixed,
+        dimensions=dimensions,
+    )
+    if not notes.mistakes:
+        _check_whole(notes, space)
+    if notes.mistakes:
+        raise RequestError(*notes.mistakes)
+    return space
+
+
+_REQUIRED = {
+    "name": NAME_ALLOWED,
+    "objectives": OBJECTIVES_ALLOWED,
+    "space": "searched keys and their values, or {} for one run of what is fixed",
+}
+
+
+def _name(notes: Notes, document: Mapping[str, object]) -> str:
+    if "name" not in document:
+        return ""
+    problem = name_problem(document["name"])
+    if problem is not None:
+        notes.add("name", problem, allowed=NAME_ALLOWED)
+    return str(document["name"])
+
+
+def _data(notes: Notes, value: object) -> tuple[str, ...]:
+    items = value if isinstance(value, list) else [value]
+    if not items:
+        notes.add("data", "is an empty list", allowed="at least one SOURCE")
+    found: list[str] = []
+    for position, item in enumerate(items):
+        here = f"data[{position}]" if isinstance(value, list) else "data"
+        if not isinstance(item, str) or not item.strip() or "\x00" in item:
+            notes.add(
+                here,
+                f"{one_line(item)} is not a data source",
+                allowed="phantom:NAME, folder:DIR, csv:FILE, npz:FILE, medmnist:NAME, or a path",
+            )
+        elif item in found:
+            notes.add(here, f"{one_line(item)} is named twice", allowed="each source once")
+        else:
+            found.append(item)
+    return tuple(found)
+
+
+def _fixed(notes: Notes, value: object) -> dict[str, object]:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        notes.add("fixed", f"{one_line(value)} is not a section", allowed="{KEY: VALUE, …}")
+        return {}
+    fixed: dict[str, object] = {}
+    for key, given in value.items():
+        path = join("fixed", key)
+        if not _trial_key(notes, path, key):
+            continue
+        if isinstance(given, Mapping):
+            notes.add(
+                path, f"{one_line(given)} is not one value (what is searched belongs in space)", allowed="a value"
+            )
+            continue
+        found = canonical(notes, str(key), path, given)
+        if found is not REFUSED:
+            fixed[str(key)] = found
+    return fixed
+
+
+def _trial_key(notes: Notes, path: str, key: object) -> bool:
+    """Whether ``key`` may stand in ``fixed`` or ``space``; a mistake is noted when not."""
+    allowed = searchable_keys()
+    if isinstance(key, str) and key in allowed:
+        return True
+    if key == "seed":
+        notes.add(path, "all trials of a search train with search.seed", allowed="search: {seed: …}")
+    elif key in ("data", "data.source"):
+        notes.add(path, "the data is named at the top of the file", allowed="data: SOURCE")
+    else:
+        notes.unknown_key(path, key, allowed)
+    return False
+
+
+def _dimensions(notes: Notes, value: object, fixed: dict[str, object]) -> tuple[Dimension, ...]:
+    """The searched keys, in the order of the file; unconditional scalars go to ``fixed`` instead."""
+    if not isinstance(value, Mapping):
+        notes.add("space", f"{one_line(value)} is not a section", allowed=_REQUIRED["space"])
+        return ()
+    found: list[Dimension] = []
+    for written, given in value.items():
+        key, path = str(written), join("space", written)
+        if not _trial_key(notes, path, written):
+            continue
+        if key in fixed:
+            notes.add(path, "is fixed as well", allowed="either in fixed or in space")
+        elif key in CONSTANT_KEYS:
+            notes.add(path, "is constant within a search: all trials are measured on the same images", allowed="fixed")
+        elif isinstance(given, list | Mapping):
+            branches = read_branches(notes, key, path, given)
+            if branches:
+                found.append(Dimension(key=key, branches=branches))
+        elif given is None:
+            notes.add(path, "is empty", allowed="a value, a list of values, or {low, high, log}")
+        else:
+            value_found = canonical(notes, key, path, given)
+            if value_found is not REFUSED:
+                fixed[key] = value_found
+    return tuple(found)
+
+
+def _ordered(notes: Notes, dimensions: tuple[Dimension, ...]) -> tuple[Dimension, ...]:
+    """Method and backbone first, in the order their conditions ask for; the rest by name.
+
+    The order decides what a sampler proposes, so it must not hang on the order of lines in a file.
+    """
+    leading = {d.key: d for d in dimensions if d.key in ("method", "backbone")}
+    asks = {key: {_asked(k) for b in d.branches for k in b.when} & set(leading) for key, d in leading.items()}
+    for key, asked in asks.items():
+        if key in asked:
+            notes.add(
+                f"space.{key}.when",
+                f"{key} depends on itself",
+                allowed="backbone, data" if key == "method" else "method, adapter, penalty, data",
+            )
+    if "backbone" in asks.get("method", ()) and "method" in asks.get("backbone", ()):
+        notes.add("space.method.when", "method depends on backbone and backbone on method")
+    order = ["backbone", "method"] if "backbone" in asks.get("method", ()) else ["method", "backbone"]
+    rest = sorted((d for d in dimensions if d.key not in leading), key=lambda d: d.key)
+    return tuple([leading[key] for key in order if key in leading] + rest)
+
+
+def _asked(when_key: str) -> str:
+    return "method" if when_key in ("adapter", "penalty") else when_key
+
+
+def _listed(key: str, dimensions: Sequence[Dimension], fixed: Mapping[str, object]) -> tuple[str, ...]:
+    for dimension in dimensions:
+        if dimension.key == key:
+            return tuple(str(value) for value in dimension.choices())
+    return (str(fixed.get(key, TrialConfig().flat()[key])),)
+
+
+def _living(
+    notes: Notes, dimensions: tuple[Dimension, ...], fixed: dict[str, object], data: tuple[str, ...], narrowed: bool
+) -> tuple[tuple[Dimension, ...], dict[str, object]]:
+    """Dimensions whose conditions can be met, and a strength only where there is a penalty."""
+    methods, backbones = _listed("method", dimensions, fixed), _listed("backbone", dimensions, fixed)
+    penalised = [parse_method(method).penalty is not None for method in methods]
+    if "strength" in fixed and fixed["strength"] is not None and not any(penalised):
+        if narrowed:
+            fixed = {key: value for key, value in fixed.items() if key != "strength"}
+        else:
+            notes.add("fixed.strength", _NO_PENALTY)
+    kept: list[Dimension] = []
+    for written in dimensions:
+        dimension = _penalised_only(notes, written) if written.key == "strength" else written
+        _check_when_names(notes, dimension, {"backbone": backbones, "data": data}, narrowed)
+        alive = any(
+            dimension.domain(method=m, backbone=b, data=d) is not None
+            for m, b, d in itertools.product(methods, backbones, data)
+        )
+        if alive:
+            kept.append(dimension)
+        elif not narrowed and data:
+            hopeless = dimension.key == "strength" and not any(penalised)
+            notes.add(
+                f"space.{dimension.key}", _NO_PENALTY if hopeless else "its 'when' holds for no trial of this space"
+            )
+    return tuple(kept), fixed
+
+
+_NO_PENALTY = "no method of this space has a penalty, so there is no strength"
+
+
+def _penalised_only(notes: Notes, dimension: Dimension) -> Dimension:
+    """A strength is absent without a penalty (an anchor's, say): ``penalty: any`` is implied where nothing is said."""
+    branches: list[Branch] = []
+    for branch in dimension.branches:
+        asked = branch.when.get("penalty")
+        if asked is not None and "none" in asked:
+            notes.add(
+                "space.strength.when.penalty", "there is no strength without a penalty", allowed="any, or a penalty"
+            )
+        branches.append(branch if asked else replace(branch, when={**branch.when, "penalty": ("any",)}))
+    return replace(dimension, branches=tuple(branches))
+
+
+def _check_when_names(notes: Notes, dimension: Dimension, known: Mapping[str, tuple[str, ...]], narrowed: bool) -> None:
+    """Backbones and data in a ``when`` must be among the space's own, unless a flag replaced those."""
+    for branch in dimension.branches:
+        for key, names in known.items():
+            for pattern in branch.when.get(key, ()):
+                if not narrowed and names and not any(matches(pattern, name) for name in names):
+                    notes.add(
+                        f"space.{dimension.key}.when.{key}",
+                        f"{one_line(pattern)} matches no {key} of this space",
+                        allowed=", ".join(names),
+                        suggestion=nearest(pattern, names),
+                    )
+
+
+def _budget(
+    notes: Notes, document: Mapping[str, object], fixed: Mapping[str, object], dimensions: Sequence[Dimension]
+) -> Budget:
+    budget = section(notes, document, "budget", SECTIONS["budget"])
+    for key in ("train_epochs", "stagnation"):
+        if key in budget:
+            notes.add(f"budget.{key}", LATER, allowed="trials, epochs, hours")
+    least = 2 if dimensions else 1
+    trials = integer(
+        notes,
+        "budget.trials",
+        budget.get("trials", max(DEFAULT_TRIALS, least)),
+        low=least,
+        high=MAX_TRIALS,
+        otherwise=least,
+    )
+    epochs = integer(notes, "budget.epochs", budget.get("epochs", DEFAULT_EPOCHS), low=1, high=10_000, otherwise=1)
+    hours = number(notes, "budget.hours", budget["hours"], above=0) if "hours" in budget else None
+    return Budget(
+        trials=trials if dimensions else 1, epochs=_largest("optim.epochs", dimensions, fixed) or epochs, hours=hours
+    )
+
+
+def _largest(key: str, dimensions: Sequence[Dimension], fixed: Mapping[str, object]) -> int | None:
+    """The largest whole number a key can take; None when the space says nothing about it."""
+    found = [fixed[key]] if key in fixed else []
+    for dimension in dimensions:
+        if dimension.key == key:
+            found += dimension.choices()
+            found += [b.domain.high for b in dimension.branches if isinstance(b.domain, Range)]
+    numbers = [int(value) for value in found if isinstance(value, int | float)]
+    return max(numbers) if numbers else None
+
+
+def _search(notes: Notes, document: Mapping[str, object], dimensions: Sequence[Dimension]) -> SearchSettings:
+    search = section(notes, document, "search", SECTIONS["search"])
+    sampler = word(notes, "search.sampler", search.get("sampler", "auto"), SAMPLERS)
+    ranges = [d.key for d in dimensions if any(isinstance(b.domain, Range) for b in d.branches)]
+    if sampler == "grid" and ranges:
+        notes.add("search.sampler", f"a grid needs lists of values, and {', '.join(ranges)} has a range")
+    if search.get("stopping") == "pareto":
+        notes.add("search.stopping", f"'pareto' {LATER}", allowed="none")
+    else:
+        word(notes, "search.stopping", search.get("stopping", "none"), ("none",))
+    return SearchSettings(
+        sampler=sampler,
+        parallel=_auto_integer(notes, "search.parallel", search.get("parallel", "auto")),
+        seed=integer(notes, "search.seed", search.get("seed", 0), low=0, high=MAX_SEED, otherwise=0),
+    )
+
+
+def _auto_integer(notes: Notes, key: str, value: object) -> int | None:
+    if value == "auto":
+        return None
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 100_000:
+        return value
+    hint = text_number_hint(value) + boolean_hint(value)
+    notes.add(key, f"{one_line(value)} is not allowed{hint}", allowed="auto, or a whole number from 1")
+    return None
+
+
+def _confirm(notes: Notes, document: Mapping[str, object]) -> int:
+    given = section(notes, document, "confirm", SECTIONS["confirm"]).get("seeds", 0)
+    if isinstance(given, int) and not isinstance(given, bool) and given > 0:
+        notes.add("confirm.seeds", f"{given} {LATER}", allowed="0")
+        return 0
+    return integer(notes, "confirm.seeds", given, low=0, high=0, otherwise=0)
+
+
+def _resources(notes: Notes, document: Mapping[str, object]) -> Resources:
+    given = section(notes, document, "resources", SECTIONS["resources"])
+    workers = given.get("workers", 1)
+    if isinstance(workers, int) and not isinstance(workers, bool) and workers > 1:
+        notes.add("resources.workers", f"{workers} {LATER}", allowed="1")
+        workers = 1
+    gpus = given.get("gpus_per_worker", "auto")
+    return Resources(
+        workers=integer(notes, "resources.workers", workers, low=1, high=1, otherwise=1),
+        cpus_per_worker=_auto_integer(notes, "resources.cpus_per_worker", given.get("cpus_per_worker", "auto")),
+        gpus_per_worker=None
+        if gpus == "auto"
+        else number(notes, "resources.gpus_per_worker", gpus, above=0, inclusive=True),
+    )
+
+
+def _check_whole(notes: Notes, space: Space) -> None:
+    """Build a configuration for every method, backbone and anchor: catches what no single key can show."""
+    for data in space.data:
+        proposals: list[Mapping[str, object]] = list(space.anchors(data))
+        for method, backbone in itertools.product(space.values("method"), space.values("backbone")):
+            chosen: dict[str, object] = {"method": method, "backbone": backbone}
+            for dimension in space.dimensions:
+                if dimension.key not in chosen:
+                    domain = space.domain(dimension.key, chosen, data)
+                    first = domain.values[0] if isinstance(domain, Choice) else domain.low if domain else None
+                    chosen[dimension.key] = first
+            proposals.append(chosen)
+        for proposal in proposals:
+            try:
+                space.config(proposal, data=data, seed=space.search.seed)
+            except RequestError as error:
+                for mistake in error.mistakes:
+                    notes.add(mistake.key, mistake.problem, allowed=mistake.allowed, suggestion=mistake.suggestion)

@@ -1,0 +1,495 @@
+"""The one MLflow writer: in the driver, on its own thread, off the scheduling path.
+
+MLflow is a mirror. The journal is the truth, and everything here can be sent again from its records: what the store
+already holds is not written twice, so losing MLflow, or the connection to it, loses nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import re
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from repsim.errors import Mistake, RequestError, one_line
+from repsim.records import KIND_SWEEP, KIND_TRIAL, Stage, Status, Tag
+from sweeps.space import Space
+from sweeps.tracking_rows import (
+    Point,
+    clean,
+    code_tags,
+    describe,
+    metric_name,
+    milliseconds,
+    params,
+    points,
+    space_hash,
+    state_tags,
+    sweep_tags,
+    text,
+    texts,
+)
+from sweeps.tracking_uri import open_client, prepare_store, redacted, resolve_tracking_uri, sqlite_path
+from sweeps.trial import Trial, TrialRecord
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+__all__ = ["SweepWriter", "describe", "prepare_store", "resolve_tracking_uri", "space_hash"]
+
+PARENT = "mlflow.parentRunId"
+_NOTE = "mlflow.note.content"
+_TEXT_LIMIT = 5000  # characters of a tag or parameter every supported server takes
+_METRICS_PER_CALL = 800  # with 100 parameters and 100 tags still below the limit of 1000 entities
+_NAMES_PER_CALL = 100
+_START_SECONDS = 30.0
+_BACKOFF = (0.2, 10.0)
+_PERMANENT = frozenset(
+    {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS"}
+)
+_RUN_STATUS = {
+    Status.PROPOSED: "SCHEDULED",
+    Status.RUNNING: "RUNNING",
+    Status.WAITING: "SCHEDULED",
+    Status.COMPLETED: "FINISHED",
+    Status.PRUNED: "KILLED",
+    Status.FAILED: "FAILED",
+}
+_SWEEP_STATUS = {"completed": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
+_FINISH = "finish"
+
+
+@dataclasses.dataclass
+class _Child:
+    """What the store holds of a trial's run. ``logged`` maps a metric to its last step; None is not known yet."""
+
+    run_id: str
+    run_status: str
+    tags: dict[str, str]
+    params: set[str]
+    logged: dict[str, int] | None
+
+    @property
+    def settled(self) -> bool:
+        """Whether the final state is there; it is written last, after every metric."""
+        return self.tags.get(Tag.STATUS) in {status.value for status in Status if status.terminal}
+
+
+class SweepWriter:
+    """Mirrors one sweep into MLflow: a parent run, and a child run per trial (a confirmation under its trial).
+
+    Every method but :meth:`start` and :meth:`close` only queues work, in constant time. A store that is locked or
+    does not answer is tried again, with growing pauses; ``on_error`` hears of each outage and of each refused write
+    once, on the writer's thread.
+    """
+
+    def __init__(
+        self,
+        *,
+        uri: str,
+        space: Space,
+        sweep: str,
+        provenance: Mapping[str, object],
+        command: str,
+        artifact_root: Path | None = None,
+        resume: bool = True,
+        on_error: Callable[[str], None] | None = None,
+    ) -> None:
+        """``artifact_root`` holds ``<experiment>/`` (default: ``./mlruns`` for sqlite; a server decides itself).
+
+        ``resume=False`` makes a new parent run even where one of the same name exists.
+        """
+        self._uri, self._space, self._sweep = uri, space, sweep
+        self._provenance, self._command = provenance, command
+        self._artifact_root, self._resume, self._on_error = artifact_root, resume, on_error
+        self._condition = threading.Condition()
+        self._jobs: dict[str, Callable[[], None]] = {}
+        self._busy = False
+        self._deadline: float | None = None
+        self._thread: threading.Thread | None = None
+        self._errors: list[str] = []
+        self._children: dict[str, _Child] = {}
+        self._doubtful: set[str] = set()
+        self._reference: dict[str, dict[str, dict[str, float]]] = {}
+        self._front: frozenset[str] | None = None
+        self._logged: dict[str, int] = {}
+        self._experiment_id = self._run_id = ""
+
+    @property
+    def errors(self) -> tuple[str, ...]:
+        """What went wrong so far, one line each."""
+        return tuple(self._errors)
+
+    def start(self) -> str:
+        """Find or create the experiment and the parent run, read what is there, start the thread.
+
+        Returns the parent's run id. Raises :class:`RequestError` when the store cannot be used.
+        """
+        prepare_store(self._uri)
+        self._client = open_client(self._uri)
+        from mlflow.exceptions import MlflowException
+
+        self._mlflow_error = MlflowException
+        ends, pause = time.monotonic() + _START_SECONDS, _BACKOFF[0]
+        while True:
+            try:
+                self._open()
+                break
+            except (MlflowException, OSError) as error:
+                if _permanent(error) or time.monotonic() > ends:
+                    raise RequestError(
+                        Mistake(where=redacted(self._uri), key="", problem=f"MLflow refuses: {_short(error)}")
+                    ) from None
+            time.sleep(pause)
+            pause = min(2 * pause, _BACKOFF[1])
+        self._thread = threading.Thread(target=self._work, name="mlflow-writer", daemon=True)
+        self._thread.start()
+        return self._run_id
+
+    def update(self, record: TrialRecord) -> None:
+        """Queue the present state of a trial; a newer one replaces it. A trial only proposed has no run yet."""
+        if record.status is Status.PROPOSED:
+            return
+        snapshot = dataclasses.replace(record, epochs=list(record.epochs))
+        self._queue(f"trial {record.trial.trial_id}", partial(self._write_trial, snapshot))
+
+    def set_reference(self, data: str, reference: Mapping[str, float], ideal: Mapping[str, float]) -> None:
+        """Queue the hypervolume's reference and ideal point of a data set, by objective."""
+        self._reference = {**self._reference, data: {"reference": dict(reference), "ideal": dict(ideal)}}
+        tags = {Tag.REFERENCE: json.dumps(self._reference, ensure_ascii=False)}
+        self._queue("reference", partial(self._write_parent_tags, tags))
+
+    def sweep_values(self, step: int, values: Mapping[str, float]) -> None:
+        """Queue values of the sweep itself (``curve/hypervolume``) at ``step``, the number of finished trials."""
+        now = int(time.time() * 1000)
+        points = [Point(metric_name(key), value, now, step) for key, value in values.items() if math.isfinite(value)]
+        self._queue(f"values {step} {sorted(values)}", partial(self._write_values, points))
+
+    def set_front(self, trial_ids: Collection[str]) -> None:
+        """Queue ``on_front``: true for these trials, false for every other finished one."""
+        self._front = frozenset(trial_ids)
+        self._queue("front", self._write_front)
+
+    def log_report(self, folder: Path) -> None:
+        """Queue the upload of a finished report as the parent's artifact ``report/``."""
+        self._queue("report", lambda: self._client.log_artifacts(self._run_id, str(folder), "report"))
+
+    def flush(self, timeout: float) -> bool:
+        """Wait until everything queued has been written; False when ``timeout`` seconds did not suffice."""
+        with self._condition:
+            return self._condition.wait_for(lambda: not self._jobs and not self._busy, timeout)
+
+    def close(self, status: str, timeout: float = 30.0) -> None:
+        """Write what is queued, end the parent run as ``completed``, ``interrupted`` or ``failed``, stop the thread.
+
+        What ``timeout`` seconds do not suffice for is reported as an error; a resume writes it.
+        """
+        if self._thread is None:
+            return
+        with self._condition:
+            self._jobs[_FINISH] = partial(self._finish, status)
+            self._deadline = time.monotonic() + timeout
+            self._condition.notify_all()
+        self._thread.join(timeout + 1.0)
+        with self._condition:
+            left = len(self._jobs) + self._busy
+        if left > 0:
+            self._report(
+                f"MLflow: {left} updates could not be written; the journal has them, --resume sends them again"
+            )
+        self._thread = None
+
+    # ---- the thread
+
+    def _queue(self, key: str, job: Callable[[], None]) -> None:
+        with self._condition:
+            self._jobs[key] = job
+            self._condition.notify_all()
+
+    def _take(self) -> tuple[str, Callable[[], None]] | None:
+        """The next job, the closing one last; None once the sweep is closed and all is written, or time is up."""
+        with self._condition:
+            self._condition.wait_for(lambda: self._jobs or self._deadline is not None)
+            late = self._deadline is not None and time.monotonic() > self._deadline
+            if late or not self._jobs:
+                return None
+            key = next((key for key in self._jobs if key != _FINISH), _FINISH)
+            self._busy = True
+            return key, self._jobs.pop(key)
+
+    def _work(self) -> None:
+        pause, outage = _BACKOFF[0], False
+        while (taken := self._take()) is not None:
+            key, job = taken
+            retry = False
+            try:
+                job()
+                pause, outage = _BACKOFF[0], False
+            except (self._mlflow_error, OSError) as error:
+                retry = not _permanent(error)
+                if not retry:
+                    self._report(f"MLflow refuses {key}: {_short(error)}")
+                elif not outage:
+                    self._report(f"MLflow does not answer ({_short(error)}); trying again, the journal has everything")
+                outage = outage or retry
+            with self._condition:
+                if retry:
+                    self._jobs.setdefault(key, job)
+                self._busy = False
+                self._condition.notify_all()
+            if retry:
+                self._pause(pause)
+                pause = min(2 * pause, _BACKOFF[1])
+
+    def _pause(self, seconds: float) -> None:
+        ends = time.monotonic() + seconds
+        with self._condition:
+            while (left := min(ends, self._deadline or ends) - time.monotonic()) > 0:
+                self._condition.wait(left)
+
+    def _report(self, line: str) -> None:
+        self._errors.append(line)
+        if self._on_error is not None:
+            self._on_error(line)
+
+    # ---- the parent run
+
+    def _open(self) -> None:
+        self._experiment_id = self._experiment()
+        parent = self._existing_parent() if self._resume else None
+        tags = sweep_tags(self._space, self._sweep, self._provenance, self._command)
+        tags[Tag.STATUS] = Status.RUNNING.value
+        if parent is None:
+            parent = self._client.create_run(self._experiment_id, run_name=self._sweep, tags=tags)
+        else:
+            self._client.update_run(parent.info.run_id, status="RUNNING")
+            # what the sweep was started with stays; only its state and what is missing is written
+            fresh = {key: value for key, value in tags.items() if key == Tag.STATUS or key not in parent.data.tags}
+            self._log(parent.info.run_id, tags=fresh)
+        self._run_id = parent.info.run_id
+        self._reference = {**json.loads(parent.data.tags.get(Tag.REFERENCE, "{}")), **self._reference}
+        self._logged = self._last_steps(parent)
+        self._adopt(self._search(f"tags.kind = '{KIND_TRIAL}' and {self._sweep_filter()}"))
+
+    def _experiment(self) -> str:
+        name = self._space.name
+        found = self._client.get_experiment_by_name(name)
+        if found is None:
+            try:
+                return str(self._client.create_experiment(name, artifact_location=self._artifact_location()))
+            except self._mlflow_error as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+                found = self._client.get_experiment_by_name(name)
+        if found is None or found.lifecycle_stage != "active":
+            problem = f"experiment {one_line(name)} was deleted"
+            command = f"mlflow experiments restore --experiment-id {found.experiment_id}" if found is not None else ""
+            raise RequestError(
+                Mistake(
+                    where=redacted(self._uri), key="", problem=f"{problem}; restore it ({command}) or rename the space"
+                )
+            )
+        return str(found.experiment_id)
+
+    def _artifact_location(self) -> str | None:
+        root = self._artifact_root
+        if root is None:
+            if sqlite_path(self._uri) is None:
+                return None
+            root = Path.cwd() / "mlruns"
+        folder = re.sub(r"[^\w.-]", "_", self._space.name).lstrip(".") or "_"
+        return (root.absolute() / folder).as_uri()
+
+    def _sweep_filter(self) -> str:
+        quote = "'" if "'" not in self._sweep else '"'
+        return f"tags.sweep = {quote}{self._sweep}{quote}"
+
+    def _existing_parent(self) -> Run | None:
+        found = self._search(f"tags.kind = '{KIND_SWEEP}' and {self._sweep_filter()}")
+        return next(found, None)
+
+    def _search(self, condition: str) -> Iterator[Run]:
+        """Runs of the experiment, the newest first."""
+        token: str | None = None
+        while True:
+            page = self._client.search_runs([self._experiment_id], condition, max_results=1000, page_token=token)
+            yield from page
+            token = page.token
+            if not token:
+                return
+
+    def _write_parent_tags(self, tags: Mapping[str, str]) -> None:
+        self._log(self._run_id, tags=dict(tags))
+
+    def _write_values(self, points: list[Point]) -> None:
+        fresh = [point for point in points if point.step > self._logged.get(point.key, -1)]
+        if fresh:
+            self._log(self._run_id, metrics=fresh)
+            self._logged.update({point.key: point.step for point in fresh})
+
+    def _finish(self, status: str) -> None:
+        now = int(time.time() * 1000)
+        for child in self._children.values():
+            if not child.settled and child.run_status in ("RUNNING", "SCHEDULED"):
+                self._log(child.run_id, tags={Tag.STATUS: Status.WAITING.value})
+                self._client.set_terminated(child.run_id, "KILLED", now)
+                child.run_status = "KILLED"
+        self._log(self._run_id, tags={Tag.STATUS: status})
+        self._client.set_terminated(self._run_id, _SWEEP_STATUS.get(status, "FAILED"), now)
+
+    # ---- the trials' runs
+
+    def _write_trial(self, record: TrialRecord) -> None:
+        trial_id = record.trial.trial_id
+        try:
+            child = self._child(record)
+            self._send(child, record)
+        except (self._mlflow_error, OSError):
+            # whether the store took it is not known: look before writing again
+            self._children.pop(trial_id, None)
+            self._doubtful.add(trial_id)
+            raise
+
+    def _child(self, record: TrialRecord) -> _Child:
+        trial_id = record.trial.trial_id
+        if trial_id in self._doubtful:
+            self._adopt(self._search(f"tags.trial_id = '{trial_id}' and {self._sweep_filter()}"))
+            self._doubtful.discard(trial_id)
+        if trial_id not in self._children:
+            tags = texts({**self._fixed_tags(record.trial), Tag.STATUS: Status.RUNNING.value})
+            run = self._client.create_run(
+                self._experiment_id,
+                start_time=milliseconds(record.started),
+                run_name=clean(self._run_name(record.trial)),
+                tags=tags,
+            )
+            self._children[trial_id] = _Child(
+                run_id=run.info.run_id, run_status=run.info.status, tags=tags, params=set(), logged={}
+            )
+        return self._children[trial_id]
+
+    def _adopt(self, runs: Iterator[Run]) -> None:
+        """Remember existing children of this parent (the sweep's name alone may be shared with an earlier one)."""
+        found = list(runs)
+        ours = {run.info.run_id for run in found if run.data.tags.get(PARENT) == self._run_id}
+        ours |= {child.run_id for child in self._children.values()}
+        for run in reversed(found):
+            trial_id = run.data.tags.get(Tag.TRIAL_ID)
+            if trial_id is not None and (run.info.run_id in ours or run.data.tags.get(PARENT) in ours):
+                self._children[trial_id] = _Child(
+                    run_id=run.info.run_id,
+                    run_status=run.info.status,
+                    tags=dict(run.data.tags),
+                    params=set(run.data.params),
+                    logged=None,
+                )
+
+    def _send(self, child: _Child, record: TrialRecord) -> None:
+        metrics: list[Point] = []
+        if not child.settled:
+            if child.logged is None:
+                child.logged = self._last_steps(self._client.get_run(child.run_id))
+            logged = child.logged
+            metrics = [point for point in points(record) if point.step > logged.get(point.key, -1)]
+        fresh = {key: value for key, value in params(record.trial).items() if key not in child.params}
+        wanted = texts({**self._fixed_tags(record.trial), **state_tags(record)})
+        if self._front is not None and record.status.terminal:
+            wanted[Tag.ON_FRONT] = text(record.trial.trial_id in self._front)
+        tags = {key: value for key, value in wanted.items() if child.tags.get(key) != value}
+        self._log(child.run_id, metrics=metrics, params=fresh, tags=tags)
+        child.tags.update(tags)
+        child.params.update(fresh)
+        if child.logged is not None:
+            child.logged.update({point.key: point.step for point in metrics})
+        run_status = _RUN_STATUS[record.status]
+        if child.run_status != run_status:
+            if record.status.terminal:
+                self._client.set_terminated(child.run_id, run_status, milliseconds(record.ended))
+            else:
+                self._client.update_run(child.run_id, status=run_status)
+            child.run_status = run_status
+
+    def _write_front(self) -> None:
+        front = self._front or frozenset()
+        for trial_id, child in self._children.items():
+            value = text(trial_id in front)
+            if child.settled and child.tags.get(Tag.ON_FRONT) != value:
+                self._log(child.run_id, tags={Tag.ON_FRONT: value})
+                child.tags[Tag.ON_FRONT] = value
+
+    def _fixed_tags(self, trial: Trial) -> dict[str, object]:
+        return {
+            Tag.KIND: KIND_TRIAL,
+            Tag.SWEEP: self._sweep,
+            PARENT: self._parent_of(trial),
+            Tag.TRIAL_ID: trial.trial_id,
+            Tag.CONFIG_ID: trial.config.config_id,
+            Tag.STAGE: trial.stage.value,
+            Tag.METHOD: trial.config.method,
+            Tag.BACKBONE: trial.config.backbone.name,
+            Tag.DATA: trial.data,
+            "anchor": trial.anchor,
+            **code_tags(self._provenance),
+        }
+
+    def _parent_of(self, trial: Trial) -> str:
+        if trial.stage is not Stage.SEARCH:
+            for child in self._children.values():
+                same = (
+                    child.tags.get(Tag.CONFIG_ID) == trial.config.config_id and child.tags.get(Tag.DATA) == trial.data
+                )
+                if same and child.tags.get(Tag.STAGE) == Stage.SEARCH.value:
+                    return child.run_id
+        return self._run_id
+
+    def _run_name(self, trial: Trial) -> str:
+        name = f"{trial.trial_id} {describe(trial)}"
+        if trial.stage is not Stage.SEARCH:
+            name += f" seed {trial.config.seed}"
+        return f"{name} {trial.data}" if len(self._space.data) > 1 else name
+
+    # ---- calls
+
+    def _last_steps(self, run: Run) -> dict[str, int]:
+        steps: dict[str, int] = {}
+        for key in run.data.metrics:
+            history = self._client.get_metric_history(run.info.run_id, key)
+            steps[key] = max((metric.step for metric in history), default=-1)
+        return steps
+
+    def _log(
+        self,
+        run_id: str,
+        *,
+        metrics: Collection[Point] = (),
+        params: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        """Write in as few calls as the limits allow: parameters, metrics in order, and tags last."""
+        from mlflow.entities import Metric, Param, RunTag
+
+        all_params = [Param(key, value) for key, value in (params or {}).items()]
+        all_metrics = [Metric(point.key, point.value, point.timestamp, point.step) for point in metrics]
+        all_tags = [RunTag(key, value) for key, value in (tags or {}).items()]
+        while all_params or all_metrics or all_tags:
+            some_params, all_params = all_params[:_NAMES_PER_CALL], all_params[_NAMES_PER_CALL:]
+            some_metrics, all_metrics = all_metrics[:_METRICS_PER_CALL], all_metrics[_METRICS_PER_CALL:]
+            last = not all_params and not all_metrics
+            some_tags = all_tags[:_NAMES_PER_CALL] if last else []
+            all_tags = all_tags[len(some_tags) :]
+            self._client.log_batch(run_id, metrics=some_metrics, params=some_params, tags=some_tags)
+
+
+def _permanent(error: Exception) -> bool:
+    """Whether trying again is pointless (the run was deleted, the value is refused)."""
+    return getattr(error, "error_code", None) in _PERMANENT
+
+
+def _short(error: Exception) -> str:
+    return one_line(" ".join(str(error).split()), 200)

@@ -1,0 +1,163 @@
+"""What the MLflow writer writes: a sweep and a trial's record as tags, parameters and metrics. No MLflow here."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import posixpath
+import re
+import shlex
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from repsim.records import CURVE_PREFIX, KIND_SWEEP, Status, Tag
+from sweeps.space import Space
+from sweeps.trial import Trial, TrialRecord
+
+_TEXT_LIMIT = 5000  # characters of a tag or parameter every supported server takes
+
+
+class Point(NamedTuple):
+    """One value of a metric; ``timestamp`` in milliseconds since 1970."""
+
+    key: str
+    value: float
+    timestamp: int
+    step: int
+
+
+def sweep_tags(space: Space, sweep: str, provenance: Mapping[str, object], command: str) -> dict[str, str]:
+    """Tags of the parent run, without its status."""
+    objectives = [{"metric": item.metric, "direction": item.direction} for item in space.objectives]
+    return texts(
+        {
+            Tag.KIND: KIND_SWEEP,
+            Tag.SWEEP: sweep,
+            Tag.QUESTION: space.question,
+            Tag.OBJECTIVES: objectives,
+            Tag.CONSTRAINTS: [f"{item.metric} {item.sense} {item.bound!r}" for item in space.constraints],
+            Tag.DATA: ", ".join(space.data),
+            Tag.SPACE_HASH: space_hash(space),
+            Tag.COMMAND: command,
+            **code_tags(provenance),
+            Tag.VERSIONS: provenance.get("versions", {}),
+            "machine": {key: provenance.get(key) for key in ("platform", "cpu_count", "host")},
+            "mlflow.source.name": "sweeps/launch.py",
+            "mlflow.source.type": "LOCAL",
+            "mlflow.note.content": _description(space, sweep),
+        }
+    )
+
+
+def code_tags(provenance: Mapping[str, object]) -> dict[str, object]:
+    """Commit and dirty flag; a trial bears them too, since a sweep may be resumed with other code."""
+    return {Tag.GIT_COMMIT: provenance.get("git_commit"), Tag.GIT_DIRTY: provenance.get("git_dirty")}
+
+
+def _description(space: Space, sweep: str) -> str:
+    axes = ", ".join(f"{item.metric} ({item.direction})" for item in space.objectives)
+    lines = [
+        space.question,
+        f"Objectives: {axes}. Data: {', '.join(space.data)}. "
+        f"Budget: {space.budget.trials} trials of {space.budget.epochs} epochs per data set.",
+        "One child run per trial. Finals stand under their own name, the course over the epochs under `curve/`; "
+        "`on_front = true` marks the members of the front.",
+        "Report: `report/index.html` under Artifacts when the sweep has ended, or at any time "
+        f"`python reports/build.py --sweep {shlex.quote(sweep)}`.",
+    ]
+    return "\n\n".join(line for line in lines if line)
+
+
+def describe(trial: Trial) -> str:
+    """``repsim λ=1.2 tf_efficientnet_lite0``: what a person tells trials apart by."""
+    config = trial.config
+    strength = [] if config.strength is None else [f"λ={config.strength:.3g}"]
+    return " ".join([config.method, *strength, config.backbone.name])
+
+
+def space_hash(space: Space) -> str:
+    """Twelve hexadecimal digits naming the space as resolved."""
+    text = json.dumps(_plain(space), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _plain(value: object) -> object:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {"type": type(value).__name__, **fields}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def points(record: TrialRecord) -> list[Point]:
+    """Every finite value of a record, epoch by epoch, then the finals of a completed one.
+
+    Times are computed from the record, so that the same value sent twice is one value to the store.
+    """
+    begin = milliseconds(record.started)
+    points: list[Point] = []
+    seconds = 0.0
+    for epoch in record.epochs:
+        seconds += epoch.seconds
+        values = {**epoch.values, "train_loss": epoch.train_loss, "learning_rate": epoch.learning_rate}
+        if epoch.train_penalty is not None:
+            values["train_penalty"] = epoch.train_penalty
+        stamp = begin + int(1000 * seconds)
+        points += [Point(CURVE_PREFIX + name, value, stamp, epoch.epoch) for name, value in values.items()]
+    if record.status is Status.COMPLETED and record.result is not None:
+        end, step = milliseconds(record.ended), record.result.chosen_epoch
+        points += [Point(name, value, end, step) for name, value in record.result.values.items()]
+    return [point for point in points if math.isfinite(point.value)]
+
+
+def params(trial: Trial) -> dict[str, str]:
+    method = trial.config.parsed_method
+    values = {**trial.config.flat(), "adapter": method.adapter, "penalty": method.penalty}
+    return {key: "null" if value is None else text(value) for key, value in values.items()}
+
+
+def state_tags(record: TrialRecord) -> dict[str, object]:
+    result = record.result
+    tags: dict[str, object] = {
+        Tag.STATUS: record.status.value,
+        Tag.ATTEMPTS: record.attempts,
+        Tag.REASON: record.reason,
+        Tag.FEASIBLE: record.feasible,
+        Tag.STARTED: record.started,
+        Tag.ENDED: record.ended,
+    }
+    if result is not None and record.status is Status.COMPLETED:
+        tags[Tag.CHOSEN_EPOCH] = result.chosen_epoch
+        tags[Tag.FACTS] = result.facts
+        tags[Tag.DATA_HASH] = result.facts.get("data_hash")
+        tags[Tag.PROBE_HASH] = result.facts.get("probe_hash")
+    return tags
+
+
+def texts(values: Mapping[str, object]) -> dict[str, str]:
+    return {key: text(value) for key, value in values.items() if value is not None}
+
+
+def text(value: object) -> str:
+    return clean(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+
+
+def clean(text: str) -> str:
+    """``text`` as every store takes it: no NUL, no lone surrogates (undecodable file names), not too long."""
+    text = text.encode("utf-8", "replace").decode("utf-8").replace("\x00", "?")
+    return text if len(text) <= _TEXT_LIMIT else text[: _TEXT_LIMIT - 1] + "…"
+
+
+def metric_name(name: str) -> str:
+    return posixpath.normpath(re.sub(r"[^\w. :/-]", "_", name)).strip("/")[:250]
+
+
+def milliseconds(moment: str | None) -> int:
+    when = datetime.now(UTC) if moment is None else datetime.fromisoformat(moment)
+    return int(when.timestamp() * 1000)

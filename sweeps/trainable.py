@@ -1,0 +1,178 @@
+"""The Ray side of a trial: one class Trainable whose process outlives its trials.
+
+A step is an epoch. ``reset_config`` starts the next trial in the same process, so that torch, the images and the teacher's
+features stay loaded. Nothing is imported here that Ray does not need to find the class.
+
+What a process may write is fenced: each start of a trial has an attempt number, and a process whose attempt is not the
+current one (the orphan of a dead driver, a worker believed dead) writes neither checkpoints nor predictions.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import traceback
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ray.tune import Trainable
+
+from sweeps.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from repsim.trainer import Trainer
+    from repsim.workspace import Workspace
+
+PAYLOAD = "payload"
+RECYCLED_AFTER = 64
+"""A process is replaced after this many trials, so that no slow leak can grow for ever."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assignment:
+    """What a slot is told to run. ``config`` is the flat configuration, ``objective`` the first val objective."""
+
+    trial_id: str
+    attempt: int
+    config: Mapping[str, object]
+    objective: tuple[str, str]
+    run_folder: str
+    cache_dir: str | None
+    threads: int
+
+    def to_config(self) -> dict[str, object]:
+        """As Ray's trial configuration: one string, so that Ray neither flattens nor logs it key by key."""
+        return {PAYLOAD: json.dumps(asdict(self))}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, object]) -> Assignment:
+        """Read back what ``to_config`` wrote."""
+        return cls(**json.loads(str(config[PAYLOAD])))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What a step sends to the driver: an epoch, a result, or (the last epoch's step) both."""
+
+    epoch: dict[str, object] | None = None
+    result: dict[str, object] | None = None
+
+    @classmethod
+    def from_result(cls, result: Mapping[str, object]) -> Report:
+        """From a Ray result."""
+        return cls(**json.loads(str(result[PAYLOAD])))
+
+
+class TrialFailed(Exception):  # noqa: N818 - the words a person reads in Ray's own logs
+    """A trial's own error; its message is the reason people read."""
+
+
+class TrialProcess(Trainable):  # type: ignore[misc]
+    """A slot: runs one trial after the other in one process. Ray replaces the process when a step raises."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Ray's entry for the process's first trial."""
+        self._workspace: Workspace | None = None
+        self._served = 0
+        self._begin(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Ray's entry for the next trial; False asks for a fresh process."""
+        if self._served >= RECYCLED_AFTER:
+            return False
+        self._begin(new_config)
+        return True
+
+    def _begin(self, config: Mapping[str, object]) -> None:
+        self._served += 1
+        self._began = time.time()
+        self._assignment = Assignment.from_config(config)
+        self._folder = RunFolder(Path(self._assignment.run_folder))
+        self._trainer: Trainer | None = None
+
+    def step(self) -> dict[str, object]:
+        """One epoch; the last one also finishes the trial. Raises TrialFailed with a readable reason."""
+        try:
+            report = self._advance()
+        # The process boundary: any error of the trial is the trial's reason, never the sweep's end.
+        except Exception as error:
+            raise TrialFailed(_reason(error)) from error
+        return {PAYLOAD: json.dumps(asdict(report), allow_nan=False), "done": report.result is not None}
+
+    def _advance(self) -> Report:
+        epoch: dict[str, object] | None = None
+        trainer = self._open() if self._trainer is None else self._trainer
+        if not trainer.done:
+            epoch = trainer.step().to_dict()
+        if not trainer.done:
+            self._write_checkpoint(trainer)
+            return Report(epoch=epoch)
+        found = trainer.finish()
+        self._write_predictions(found.predictions)
+        result = found.to_dict()
+        timing = {"slot": os.getpid(), "began": self._began, "finished": time.time()}
+        return Report(epoch=epoch, result=result | {"facts": found.facts | timing})
+
+    def _open(self) -> Trainer:
+        import torch
+
+        from repsim.config import TrialConfig
+        from repsim.records import Objective
+        from repsim.trainer import Trainer
+        from repsim.workspace import Workspace
+
+        asked = self._assignment
+        torch.set_num_threads(asked.threads)
+        if self._workspace is None:
+            self._workspace = Workspace(cache_dir=None if asked.cache_dir is None else Path(asked.cache_dir))
+        metric, direction = asked.objective
+        best_by = Objective(metric=metric, direction="maximize" if direction == "maximize" else "minimize")
+        config = TrialConfig.from_flat(asked.config, where=asked.trial_id)
+        trainer = Trainer(config, workspace=self._workspace, best_by=best_by)
+        checkpoint = self._checkpoint_path()
+        if checkpoint.exists():
+            trainer.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True))
+        self._trainer = trainer
+        return trainer
+
+    def _checkpoint_path(self) -> Path:
+        return self._folder.checkpoint(self._assignment.trial_id)
+
+    def _is_current(self) -> bool:
+        return self._folder.current_attempt(self._assignment.trial_id) == self._assignment.attempt
+
+    def _write_checkpoint(self, trainer: Trainer) -> None:
+        import io
+
+        import torch
+
+        from sweeps.run_folder import write_atomically
+
+        if not self._is_current():
+            raise RuntimeError("another attempt has taken over this trial")
+        buffer = io.BytesIO()
+        torch.save(trainer.state_dict(), buffer)
+        write_atomically(self._checkpoint_path(), buffer.getvalue())
+
+    def _write_predictions(self, predictions: Mapping[str, Mapping[str, list[object]]]) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        if not self._is_current():
+            raise RuntimeError("another attempt has taken over this trial")
+        for split, columns in predictions.items():
+            path = self._folder.predictions / f"{self._assignment.trial_id}_{split}.parquet"
+            temporary = path.with_suffix(f".{os.getpid()}.tmp")
+            pq.write_table(pa.table(dict(columns)), temporary)
+            temporary.replace(path)
+
+
+def _reason(error: Exception) -> str:
+    """One line for people: what happened, and where in our code when it is not a message written for them."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "repsim" in frame.filename]
+    where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {text}{where}"
