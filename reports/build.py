@@ -66,7 +66,8 @@ def build_report(sweep: str, tracking_uri: str | None = None, out: Path | None =
     sweep or the folder is not there; a store is never created. What an earlier build left in ``out`` is replaced,
     the page last.
     """
-    from reports.load import default_tracking_uri, load_sweep, open_store
+    from reports.load import load_sweep
+    from reports.store import default_tracking_uri, open_store
 
     client = open_store(tracking_uri or default_tracking_uri())
     loaded = load_sweep(client, sweep)
@@ -132,8 +133,7 @@ def _draw(study: Any, styles: Any, folder: Path, stem: str) -> Any:
     def save(picture: Any, name: str) -> tuple[str, str] | None:
         return None if picture is None else drawing.save(picture, folder, name)
 
-    single = len(study.trials) == 1
-    picture = None if single else figures.front_picture(study, styles)
+    picture = None if study.single else figures.front_picture(study, styles)
     panels = []
     for number, backbone in enumerate(study.backbones if picture is not None and len(study.backbones) > 1 else ()):
         panel = figures.front_picture(study, styles, backbone)
@@ -145,7 +145,7 @@ def _draw(study: Any, styles: Any, folder: Path, stem: str) -> Any:
         front_file=f"figures/front{stem}.svg and .png",
         picture=picture,
         panels=panels,
-        course=save(None if single else figures.course_picture(study), f"hypervolume{stem}"),
+        course=save(None if study.single else figures.course_picture(study), f"hypervolume{stem}"),
         strength=save(figures.strength_picture(study, styles), f"strength{stem}"),
     )
 

@@ -12,7 +12,7 @@ import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from reports.figures import CoursePicture, FrontPicture, Mark, StrengthPicture, shorten
 from reports.style import DARK, LIGHT, Theme, marker
@@ -63,7 +63,7 @@ def _figure(width: float, height: float) -> Figure:
 
 
 def _front(picture: FrontPicture, theme: Theme) -> Figure:
-    figure = _figure(7.6, 5.0)
+    figure = _figure(5.4, 4.5) if picture.panel else _figure(7.6, 5.0)
     axes = figure.add_subplot()
     axes.set_title(picture.title)
     axes.set_xlabel(picture.x_label)
@@ -167,7 +167,7 @@ def _legend(figure: Any, picture: FrontPicture, theme: Theme) -> None:
     ]
     if len(picture.styles.backbones) > 1:
         handles += [
-            _dot(theme.muted, marker(slot), shorten(name, 28), theme)
+            _dot(theme.ink, marker(slot), shorten(name, 28), theme)
             for slot, name in enumerate(picture.styles.backbones)
             if name in backbones
         ]
@@ -179,7 +179,13 @@ def _legend(figure: Any, picture: FrontPicture, theme: Theme) -> None:
         handles.append(Line2D([], [], color=theme.ink, marker="_", linewidth=1.2, label="± one standard error"))
     if picture.steps:
         handles.append(Line2D([], [], color=theme.ink, linewidth=1.3, alpha=0.75, label="front"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=4, handletextpad=0.4, columnspacing=1.4)
+    figure.legend(
+        handles=handles,
+        loc="outside lower center",
+        ncols=3 if picture.panel else 4,
+        handletextpad=0.4,
+        columnspacing=1.4,
+    )
 
 
 def _dot(face: str, shape: str, label: str, theme: Theme, edge: str | None = None, size: float = 7.5) -> Any:
@@ -219,6 +225,10 @@ def _strength(picture: StrengthPicture, theme: Theme) -> Figure:
                     xs, ys = zip(*mine, strict=True)
                     axes.plot(xs, ys, marker(slot), linestyle="-", color=colour, alpha=0.85, linewidth=0.9)
             axes.set_xscale("log")
+            # the default labels are mathematics, which the theme turns off for names from users
+            axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0), numticks=9))
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axes.xaxis.set_minor_locator(NullLocator())
             if row == 0:
                 axes.set_title(shorten(method, 22))
             if row == rows - 1:

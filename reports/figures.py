@@ -44,6 +44,7 @@ class FrontPicture:
 
     ``steps`` are the corners of the staircase, by rising x (empty with three objectives, where a projection has
     none); ``step_first`` is ``down`` when the line falls before it goes on. ``error`` is (x, y, standard error).
+    A ``panel`` is one of several and drawn smaller.
     """
 
     title: str
@@ -55,6 +56,7 @@ class FrontPicture:
     error: tuple[float, float, float] | None
     x_range: tuple[float, float]
     y_range: tuple[float, float]
+    panel: bool
     styles: Styles
 
 
@@ -112,6 +114,7 @@ def front_picture(study: Study, styles: Styles, backbone: str | None = None) -> 
         error=(best.values[1], best.values[0], best.se) if best is not None and best.se is not None else None,
         x_range=_padded([point.values[1] for point in study.points], 0.0),
         y_range=_padded([point.values[0] for point in study.points], max(p.se or 0.0 for p in study.points)),
+        panel=backbone is not None,
         styles=styles,
     )
 

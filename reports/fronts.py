@@ -13,6 +13,9 @@ from reports.load import Reference, Sweep, finite, records, trial_order
 from repsim.front import hypervolume, nondominated
 from repsim.records import METRICS, Objective, Stage, Status
 
+WITHIN = "within one standard error"
+KNEE = "knee of the front"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Axes:
@@ -75,6 +78,11 @@ class Study:
     def objectives(self) -> tuple[Objective, ...]:
         """The axes' objectives in the order of ``Point.values``."""
         return tuple(axis for axis in (self.axes.y, self.axes.x, self.axes.colour) if axis is not None)
+
+    @property
+    def single(self) -> bool:
+        """Whether the study is one run, which has numbers but no front."""
+        return len(self.trials) == 1
 
     @property
     def members(self) -> tuple[Point, ...]:
@@ -169,10 +177,10 @@ def recommend(members: Sequence[Point], objectives: Sequence[Objective]) -> tupl
     by_second = sorted(members, key=lambda point: _loss(point, objectives)[1])
     if best.se is not None:
         within = [point for point in by_second if best.values[0] - point.values[0] <= best.se]
-        picks.append(Pick(role=f"best {other} within one standard error of the best {label}", point=within[0]))
+        picks.append(Pick(role=f"{WITHIN} of the best {label}: best {other}", point=within[0]))
     middle = knee(members, objectives)
     if middle is not None:
-        picks.append(Pick(role="knee of the front", point=middle))
+        picks.append(Pick(role=KNEE, point=middle))
     picks.append(Pick(role=f"best {other}", point=by_second[0]))
     return tuple(picks)
 

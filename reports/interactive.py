@@ -75,7 +75,18 @@ def _traces(picture: FrontPicture, hover: Mapping[str, str], theme: Theme) -> li
         marks = [mark for mark in picture.marks if mark.method == method]
         if marks:
             traces.append(_method_trace(picture, marks, method, theme.colour(slot), hover, theme))
+            traces.append(_key(method, theme.colour(slot), "circle") | {"legendgroup": method})
+    if len(picture.styles.backbones) > 1:
+        present = {mark.backbone for mark in picture.marks}
+        names = [(slot, name) for slot, name in enumerate(picture.styles.backbones) if name in present]
+        traces += [_key(name, theme.ink, plotly_marker(slot)) for slot, name in names]
     return traces
+
+
+def _key(name: str, colour: str, symbol: str) -> dict[str, object]:
+    """An entry of the legend alone."""
+    style = {"color": colour, "symbol": symbol, "size": 9}
+    return {"type": "scatter", "mode": "markers", "x": [None], "y": [None], "name": _plain(name), "marker": style}
 
 
 def _method_trace(
@@ -98,7 +109,8 @@ def _method_trace(
     return {
         "type": "scatter",
         "mode": "markers+text",
-        "name": _plain(method),
+        "showlegend": False,
+        "legendgroup": method,
         "x": [mark.x for mark in marks],
         "y": [mark.y for mark in marks],
         "text": [_plain(mark.trial_id + (" (anchor)" if mark.anchor else "")) if mark.label else "" for mark in marks],
@@ -111,7 +123,13 @@ def _method_trace(
 
 
 def _layout(picture: FrontPicture, theme: Theme) -> dict[str, object]:
-    axis = {"gridcolor": theme.grid, "linecolor": theme.grid, "zeroline": False, "color": theme.muted}
+    axis = {
+        "gridcolor": theme.grid,
+        "linecolor": theme.grid,
+        "zeroline": False,
+        "color": theme.muted,
+        "automargin": True,
+    }
     layout: dict[str, object] = {
         "paper_bgcolor": theme.background,
         "plot_bgcolor": theme.background,
@@ -119,18 +137,31 @@ def _layout(picture: FrontPicture, theme: Theme) -> dict[str, object]:
         "margin": {"l": 62, "r": 18, "t": 14, "b": 56},
         "hovermode": "closest",
         "hoverlabel": {"align": "left", "bgcolor": theme.background, "font": {"color": theme.ink}},
-        "legend": {"orientation": "h", "yanchor": "top", "y": -0.16, "x": 0},
+        "legend": {"orientation": "h", "yref": "container", "yanchor": "bottom", "y": 0, "x": 0},
         "xaxis": {**axis, "title": {"text": picture.x_label}, "range": picture.x_range},
         "yaxis": {**axis, "title": {"text": picture.y_label}, "range": picture.y_range},
         "height": 520,
     }
     if picture.shade_label:
-        layout["coloraxis"] = {"colorscale": "Cividis", "colorbar": {"title": {"text": picture.shade_label}}}
+        shades = [mark.shade for mark in picture.marks if mark.shade is not None]
+        bar = {"title": {"text": picture.shade_label, "side": "right"}, "thickness": 14}
+        limits = {"cmin": min(shades), "cmax": max(shades)} if min(shades) < max(shades) else {}
+        layout["coloraxis"] = {"colorscale": "Cividis", "colorbar": bar, **limits}
     return layout
 
 
 SCRIPT = """
 (function () {
+  function narrow(figure) {
+    var small = JSON.parse(JSON.stringify(figure));
+    small.data.forEach(function (trace) {
+      if (trace.text) { trace.text = trace.text.map(function (t) { return t.endsWith("(anchor)") ? t : ""; }); }
+    });
+    small.layout.height = 600;
+    small.layout.font.size = 11;
+    small.layout.margin = {l: 44, r: 8, t: 30, b: 40};
+    return small;
+  }
   if (typeof Plotly === "undefined") { return; }
   var dark = window.matchMedia("(prefers-color-scheme: dark)");
   document.querySelectorAll("script[data-figure]").forEach(function (holder) {
@@ -139,7 +170,9 @@ SCRIPT = """
     var figures = JSON.parse(holder.textContent);
     function draw() {
       var figure = figures[dark.matches ? "dark" : "light"];
-      var options = {responsive: true, displaylogo: false, modeBarButtonsToRemove: ["lasso2d", "select2d"]};
+      if (target.clientWidth < 600) { figure = narrow(figure); }
+      var options = {responsive: true, displaylogo: false,
+        modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]]};
       return Plotly.react(target, figure.data, figure.layout, options);
     }
     target.hidden = false;

@@ -70,9 +70,7 @@ def _answers(studies: Sequence[Study]) -> list[str]:
     for study in studies:
         name = f'<p class="kicker">{esc(study.data)}</p>' if len(studies) > 1 else ""
         lines = [f"<li>{esc(line)}</li>" for line in words.explanation(study)]
-        within = words.per_backbone(study)
-        lines += [f"<li>Within {esc(backbone)}: {esc(line)}</li>" for backbone, line in within]
-        caution = f"<p>{esc(words.ACROSS_BACKBONES)}</p>" if within else ""
+        caution = f"<p>{esc(words.ACROSS_BACKBONES)}</p>" if lines and len(study.backbones) > 1 else ""
         bullets = f"<ul>{''.join(lines)}</ul>" if lines else ""
         cards.append(
             f'<div class="card answer">{name}<p class="big">{esc(words.headline(study))}</p>{bullets}{caution}</div>'
@@ -93,7 +91,7 @@ def _stats(sweep: Sweep, studies: Sequence[Study]) -> str:
     cells = [("completed trials", str(int((status == Status.COMPLETED.value).sum())), rest)]
     for study in studies:
         who = f" · {study.data}" if len(studies) > 1 else ""
-        if study.members:
+        if study.members and not study.single:
             apart = f"{study.separated} told apart by one standard error" if study.separated is not None else ""
             cells.append((f"points on the front{who}", str(len(study.members)), apart))
         if study.course:
@@ -128,8 +126,8 @@ def image(svgs: tuple[str, str], alt: str) -> str:
 
 
 def _study(sweep: Sweep, study: Study, drawn: Drawn, number: int, report: Path, *, several: bool) -> str:
-    heading = f"<h2>The front{f' on {esc(study.data)}' if several else ''}</h2>"
-    parts = [heading]
+    where = f" on {esc(study.data)}" if several else ""
+    parts = [f"<h2>The {'run' if study.single else 'front'}{where}</h2>"]
     if drawn.front is None:
         parts.append(f'<p class="lead">{esc(_no_picture(study))}</p>')
     else:
@@ -142,12 +140,14 @@ def _study(sweep: Sweep, study: Study, drawn: Drawn, number: int, report: Path, 
         panels = "".join(f"<figure>{image(svgs, f'Front of {name}')}</figure>" for name, svgs in drawn.panels)
         parts.append(f'<div class="grid">{panels}</div>')
     parts.append(_picks(sweep, study, report))
-    if drawn.course is not None or study.course_note:
+    if not study.single:
         parts.append("<h3>Hypervolume against trials</h3>")
     if drawn.course is not None:
-        parts.append(f'<figure><div class="wide">{image(drawn.course, "Hypervolume against trials")}</div>')
+        parts.append(
+            f'<figure class="narrow"><div class="wide">{image(drawn.course, "Hypervolume against trials")}</div>'
+        )
         parts.append(f"<figcaption>{esc(_course_caption(study))}</figcaption></figure>")
-    elif study.course_note:
+    elif study.course_note and not study.single:
         parts.append(f"<p>{esc(study.course_note)}</p>")
     if drawn.strength is not None:
         parts.append("<h3>What the strength does</h3>")
@@ -231,7 +231,7 @@ def _picks(sweep: Sweep, study: Study, report: Path) -> str:
     roles: dict[str, list[Pick]] = {}
     for pick in study.picks:
         roles.setdefault(pick.point.trial_id, []).append(pick)
-    return "<h3>Recommended points</h3>" + (
+    return f"<h3>{'What it was' if study.single else 'Recommended points'}</h3>" + (
         '<div class="grid picks">' + "".join(_pick(sweep, study, picks, report) for picks in roles.values()) + "</div>"
     )
 
@@ -243,8 +243,9 @@ def _pick(sweep: Sweep, study: Study, picks: Sequence[Pick], report: Path) -> st
     names |= dict.fromkeys(["test_accuracy", "test_cka", "sharpness"])
     reached = {METRICS[name].label: show(rows[0][name], METRICS[name]) or MISSING for name in names}
     config = {key: show(value) or "none" for key, value in sweep.configs[point.run_id].items()}
+    roles = "the only trial" if study.single else "; ".join(pick.role for pick in picks)
     return (
-        f'<div class="card"><p class="role">{esc("; ".join(pick.role for pick in picks))}</p>'
+        f'<div class="card"><p class="role">{esc(roles)}</p>'
         f'<p class="who">{esc(words.describe(point))}</p>{pairs(reached)}'
         f"<pre><code>{esc(command(report, point.trial_id))}</code></pre>"
         f"<details><summary>exact configuration</summary>{pairs(config)}</details></div>"
@@ -256,17 +257,20 @@ def pairs(values: Mapping[str, object]) -> str:
     return '<dl class="pairs">' + "".join(f"<dt>{esc(k)}</dt><dd>{esc(v)}</dd>" for k, v in values.items()) + "</dl>"
 
 
-def table_html(table: Table, long: Sequence[str] = ()) -> str:
-    """A table that scrolls inside its own box; columns named in ``long`` wrap."""
+def table_html(table: Table, long: Sequence[str] = (), skip: Sequence[str] = ()) -> str:
+    """A table that scrolls inside its own box; columns named in ``long`` wrap, those in ``skip`` are left out."""
+    shown = [column for column in table.columns if column not in skip]
 
     def kind(column: str) -> str:
         if column in long:
             return ' class="long"'
         return ' class="n"' if column in table.metrics or column in _NUMBERS else ""
 
-    head = "".join(f'<th scope="col"{kind(column)}>{esc(column)}</th>' for column in table.columns)
+    head = "".join(f'<th scope="col"{kind(column)}>{esc(column)}</th>' for column in shown)
     rows = "".join(
-        "<tr>" + "".join(f"<td{kind(c)}>{esc(v)}</td>" for c, v in zip(table.columns, cells, strict=True)) + "</tr>"
+        "<tr>"
+        + "".join(f"<td{kind(c)}>{esc(v)}</td>" for c, v in zip(table.columns, cells, strict=True) if c in shown)
+        + "</tr>"
         for cells in table.cells()
     )
     return f'<div class="scroll" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
@@ -282,17 +286,22 @@ def _front_section(sweep: Sweep, studies: Sequence[Study], table: Table, report:
     commands = "\n".join(command(report, point.trial_id) for study in studies for point in study.members)
     shared = {key: show(value) or "none" for key, value in shared_settings(sweep, run_ids).items()}
     return (
-        f"<h2>Points on the front</h2><p>{esc(table.caption)}</p>{table_html(table)}"
+        f"<h2>Points on the front</h2><p>{esc(table.caption)}</p>{table_html(table, skip=_same(studies))}"
         f"<details><summary>settings that all trials share ({len(shared)})</summary>{pairs(shared)}</details>"
         "<h3>Repeat a point</h3><p>Each command trains that one configuration again, from a file in this folder.</p>"
         f"<pre><code>{esc(commands)}</code></pre>"
     )
 
 
+def _same(studies: Sequence[Study]) -> tuple[str, ...]:
+    """Columns with nothing to tell apart."""
+    return ("data",) if len(studies) == 1 else ()
+
+
 def _methods_section(studies: Sequence[Study], table: Table) -> str:
     if not studies or not table.rows:
         return ""
-    return f"<h2>Methods</h2><p>{esc(table.caption)}</p>{table_html(table)}"
+    return f"<h2>Methods</h2><p>{esc(table.caption)}</p>{table_html(table, skip=_same(studies))}"
 
 
 def _trials_section(sweep: Sweep, studies: Sequence[Study]) -> str:

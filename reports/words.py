@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from reports.fronts import Point, Study, confirmed, front_order, recommend
+from reports.fronts import KNEE, WITHIN, Point, Study, confirmed, front_order, recommend
 from reports.load import Sweep, finite
 from reports.paper_tables import show
 from repsim.records import METRICS, Objective, Stage, Status
@@ -47,71 +47,76 @@ def headline(study: Study) -> str:
         f"{METRICS[objective.metric].label} {show(value, METRICS[objective.metric])}"
         for objective, value in zip(study.objectives, best.values, strict=True)
     )
-    if len(searched) == 1:
+    if study.single:
         return f"A single run, so there is no front to draw: {describe(best)} reached {values}."
     if study.axes.x is None:
         return f"The best point is {describe(best)}: {values}."
     if len(study.members) == 1:
         return f"There is nothing to pay: {describe(best)} is best in every objective, with {values}."
+    if len(study.backbones) > 1:
+        return on_backbone(study, best.backbone)
     return price(study)
 
 
 def price(study: Study) -> str:
     """What the best point of the second objective within one standard error (or else the knee) costs."""
     best = study.members[0]
-    within = [pick.point for pick in study.picks if "within one standard error" in pick.role]
+    if len(study.members) == 1:
+        return f"{describe(best)} is best in every objective."
+    within = [pick.point for pick in study.picks if pick.role.startswith(WITHIN)]
     if within and within[0].trial_id != best.trial_id:
-        return _trade(
-            study, best, within[0], "which is within one standard error, so these images cannot tell the two apart"
-        )
-    knees = [pick.point for pick in study.picks if pick.role.startswith("knee")]
-    target = knees[0] if knees and knees[0].trial_id != best.trial_id else study.picks[-1].point
-    return _trade(study, best, target, "more than one standard error" if within else "")
+        return trade(study, best, within[0])
+    knees = [pick.point for pick in study.picks if pick.role == KNEE and pick.point.trial_id != best.trial_id]
+    return trade(study, best, knees[0] if knees else study.picks[-1].point)
 
 
-def _trade(study: Study, best: Point, target: Point, remark: str) -> str:
-    x = study.axes.x
-    if x is None or best.trial_id == target.trial_id:
-        return f"The best point in every objective is {describe(best)}."
-    metric = METRICS[x.metric]
+def trade(study: Study, best: Point, target: Point) -> str:
+    """What it costs, in the first objective, to have ``target`` instead of ``best``."""
+    if study.axes.x is None or best.trial_id == target.trial_id:
+        return f"{describe(best)} is best in every objective."
+    metric = METRICS[study.axes.x.metric]
     loss = abs(best.values[0] - target.values[0])
-    before, after = (show(point.values[1], metric) for point in (best, target))
-    said = f", {remark}" if remark else ""
-    verb = "costs" if loss > 0 else "costs nothing:"
-    return f"Moving {metric.label} from {before} to {after} {verb} {amount(loss, study.axes.y)}{said}."
+    before, after = (f"{show(p.values[1], metric)} ({p.trial_id})" for p in (best, target))
+    cost = f"costs {amount(loss, study.axes.y)}"
+    if best.se is not None:
+        cost += f", {'less' if loss <= best.se else 'more'} than one standard error ({100 * best.se:.1f} points)"
+    if best.backbone != target.backbone:
+        return (
+            f"Taking {target.trial_id} instead of {best.trial_id} {cost}; their similarities are to different models."
+        )
+    return f"Moving {metric.label} from {before} to {after} {cost}."
 
 
 def explanation(study: Study) -> list[str]:
-    """The sentences under the headline: which points were compared, and the price of the other picks."""
+    """The sentences under the headline: who the best point is, each other backbone's price, the other picks."""
     if len(study.members) < 2 or study.axes.x is None:
         return []
     best = study.members[0]
-    se = "" if best.se is None else f" (one standard error: {100 * best.se:.1f} points)"
-    label = METRICS[study.axes.y.metric].label
-    said = [f"Best {label}: {describe(best)}, {show(best.values[0], METRICS[study.axes.y.metric])}{se}."]
+    value = show(best.values[0], METRICS[study.axes.y.metric])
+    said = [f"Best {METRICS[study.axes.y.metric].label}: {describe(best)}, {value}."]
     seen = {best.trial_id}
     for pick in study.picks[1:]:
         if pick.point.trial_id not in seen:
             seen.add(pick.point.trial_id)
-            said.append(
-                f"{pick.role[0].upper()}{pick.role[1:]}: {describe(pick.point)}. {_trade(study, best, pick.point, '')}"
-            )
-    return said
+            role = pick.role[0].upper() + pick.role[1:]
+            cost = trade(study, best, pick.point)
+            said.append(f"{role}: {describe(pick.point)}." + ("" if cost == headline(study) else f" {cost}"))
+    others = [name for name in study.backbones if name != best.backbone]
+    return said + [on_backbone(study, name) for name in others if within_backbone(study, name).members]
 
 
-def per_backbone(study: Study) -> list[tuple[str, str]]:
-    """The price within each backbone's own front, where there is more than one backbone."""
-    found = []
-    for backbone in study.backbones if len(study.backbones) > 1 else ():
-        points = tuple(point for point in study.points if point.backbone == backbone)
-        front = front_order(points, study.objectives)
-        members = [points[index] for index in front]
-        if len(members) > 1:
-            alone = replace(study, points=points, front=front, picks=recommend(members, study.objectives))
-            found.append((backbone, price(alone)))
-        elif members:
-            found.append((backbone, f"One point, {describe(members[0])}, is best in every objective."))
-    return found
+def on_backbone(study: Study, backbone: str) -> str:
+    """The price within one backbone, where similarities mean the same."""
+    text = price(within_backbone(study, backbone))
+    return f"On {backbone}, {text[0].lower()}{text[1:]}"
+
+
+def within_backbone(study: Study, backbone: str) -> Study:
+    """The same study, restricted to one backbone: its own front and its own picks."""
+    points = tuple(point for point in study.points if point.backbone == backbone)
+    front = front_order(points, study.objectives)
+    picks = recommend([points[index] for index in front], study.objectives)
+    return replace(study, points=points, front=front, picks=picks)
 
 
 def separation(study: Study) -> str:
@@ -151,8 +156,8 @@ def warnings_for(sweep: Sweep, studies: Sequence[Study]) -> list[tuple[str, str]
         found.append(("dirty tree", text))
     if single_seed(sweep) and len(status):
         text = (
-            "Every point is one training run. The bar drawn is the binomial standard error that comes from the number "
-            "of val images; the spread between seeds is not known."
+            "Every point is one training run, so the spread between seeds is not known. Where a standard error is "
+            "given, it is the binomial one that comes from the number of val images alone."
         )
         found.append((NO_ERROR_BARS, text))
     for study in studies:
@@ -174,8 +179,8 @@ def _data_warnings(sweep: Sweep, study: Study) -> list[tuple[str, str]]:
             "Balanced accuracy stands beside it."
         )
         found.append(("imbalanced classes", text))
-    found += _listed(facts, "skipped_images", "images could not be read and were left out")
-    duplicates = "groups of identical images stand in different splits, which flatters val and test"
+    found += _listed(facts, "skipped_images", "unreadable images were left out")
+    duplicates = "cases of the same image in different splits, which flatters val and test"
     found += _listed(facts, "duplicates_across_splits", duplicates)
     run_ids = [str(run_id) for run_id in study.trials["mlflow_run_id"]]
     for place, what in ((0, "images"), (1, "similarity probes")):
@@ -194,7 +199,7 @@ def _listed(facts: Mapping[str, object], key: str, what: str) -> list[tuple[str,
         return []
     more = f"; and {len(items) - SHOWN_NAMES} more" if len(items) > SHOWN_NAMES else ""
     shown = "; ".join(_item(item) for item in items[:SHOWN_NAMES])
-    return [(key.replace("_", " "), f"{len(items)} {what}: {shown}{more}.")]
+    return [(key.replace("_", " "), f"{what[0].upper()}{what[1:]}, {len(items)} in all: {shown}{more}.")]
 
 
 def _item(item: object) -> str:

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import log_softmax
+from scipy.special import log_softmax, logsumexp
 from scipy.stats import rankdata
 
 from repsim.errors import DegenerateInputError
@@ -40,7 +40,7 @@ def classification_metrics(logits: ArrayLike, labels: ArrayLike) -> dict[str, fl
     return {
         "accuracy": float(right.mean()),
         "balanced_accuracy": float(np.mean([right[truth == label].mean() for label in present])),
-        "auc": float(np.mean([_auc(log_probabilities[:, label], truth == label) for label in present])),
+        "auc": float(np.mean([_auc(_log_odds(scores, label), truth == label) for label in present])),
         "nll": float(-log_probabilities[np.arange(len(truth)), truth].mean()),
         "ece": _calibration_error(np.exp(log_probabilities.max(axis=1)), right),
     }
@@ -51,6 +51,12 @@ def binomial_se(accuracy: float, n: int) -> float:
     if n < 1 or not 0.0 <= accuracy <= 1.0:
         raise ValueError(f"needs n >= 1 and an accuracy in 0 ... 1, not n = {n} and {accuracy}")
     return math.sqrt(accuracy * (1.0 - accuracy) / n)
+
+
+def _log_odds(scores: Matrix, label: int) -> Matrix:
+    """log(p / (1 - p)) of one class: ranks like p, but confident answers do not tie at 1."""
+    odds: Matrix = scores[:, label] - logsumexp(np.delete(scores, label, axis=1), axis=1)
+    return odds
 
 
 def _auc(scores: Matrix, positive: NDArray[np.bool_]) -> float:

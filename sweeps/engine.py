@@ -11,7 +11,6 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,6 +19,7 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from sweeps.slots import Slots
 from sweeps.trainable import Assignment, Report, TrialProcess
 
 _QUIET = {
@@ -54,15 +54,6 @@ class Conductor(Protocol):
 
     def put_back(self, assignment: Assignment) -> None:
         """The slot was recycled before the trial began: run it elsewhere."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Slots:
-    """How many trials run at once, and what each one gets."""
-
-    parallel: int
-    threads: int
-    gpus: float = 0.0
 
 
 class _Searcher(Searcher):  # type: ignore[misc]

@@ -43,17 +43,25 @@ class Journal:
 
     @classmethod
     def create(cls, path: Path, header: Mapping[str, object]) -> Self:
-        """Start a journal with its header; RequestError when there is one already or the folder is locked."""
+        """Start a journal with its header.
+
+        RequestError when there is one already or the folder is locked; TypeError or ValueError when the header is not
+        JSON, OSError when the disk is full: no file is left then.
+        """
         lock = _locked(path)
         try:
             file = path.open("xb", buffering=0)
         except OSError as error:
             lock.release()
-            problem = "exists already" if path.exists() else f"cannot be written: {error.strerror}"
-            raise RequestError(Mistake(where=str(path), key="", problem=problem)) from None
+            _refuse(path, "", "exists already" if path.exists() else f"cannot be written: {error.strerror}")
         journal = cls(path, lock, History(), file)
-        journal._append("sweep", header=dict(header))
-        sync_folder(path.parent)
+        try:
+            journal._append("sweep", header=dict(header))
+            sync_folder(path.parent)
+        except (OSError, ValueError, TypeError):
+            path.unlink()
+            journal.close()
+            raise
         return journal
 
     @classmethod
@@ -200,6 +208,8 @@ def _refuse(path: Path, key: str, problem: str, allowed: str = "") -> NoReturn:
 
 
 def _locked(path: Path) -> FileLock:
+    if not path.parent.is_dir():  # filelock would make it
+        _refuse(path, "", "cannot be written: its folder does not exist")
     lock = FileLock(path.parent / LOCK_NAME)
     try:
         lock.acquire(timeout=0)

@@ -1,10 +1,10 @@
 """Run a sweep: ``python sweeps/launch.py --space pareto.yaml``. This file is the table of contents.
 
-    arguments   what was asked                      sweeps/arguments.py
-    space       the question, validated             sweeps/space_file.py
-    estimate    what it will cost (--dry-run)       sweeps/estimate.py
-    session     preflight, search, Ray, journal,    sweeps/session.py
-                MLflow, live view, report
+    arguments   what was asked                           sweeps/arguments.py
+    space       the question, validated                  sweeps/space.py, space_file.py
+    estimate    what it will cost (--dry-run)            sweeps/estimate.py
+    session     preflight, search, Ray, journal, MLflow, sweeps/session.py
+                live view, report
 """
 
 from __future__ import annotations
@@ -12,13 +12,17 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
-from repsim.errors import RequestError
-from sweeps.arguments import Arguments, parse_arguments
-from sweeps.space import Space
+from repsim.errors import Mistake, RequestError
+from sweeps.arguments import Arguments, default_name, parse_arguments
+from sweeps.request import Launch
+from sweeps.run_folder import RunFolder
+from sweeps.space import Space, load_space
 
-RUNS = "runs"
+RUNS = Path("runs")
 WRONG_REQUEST = 2
 
 
@@ -27,25 +31,78 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if argv is None else argv)
     try:
         arguments = parse_arguments(given)
-        space = read_space(arguments)
+        space, name = resumed(arguments, arguments.resume) if arguments.resume is not None else asked(arguments)
         if arguments.dry_run:
             return dry_run(space)
-        from sweeps.session import Launch, run
-
-        return run(
-            Launch(
-                space=space,
-                name=arguments.name,
-                runs_dir=Path(RUNS).resolve(),
-                resume=arguments.resume is not None,
-                command=shlex.join(["python", "sweeps/launch.py", *given]),
-                tracking_uri=arguments.tracking_uri,
-                address=arguments.address,
-                cache_dir=None,
-                report=not arguments.no_report,
-            )
+        launch = Launch(
+            space=space,
+            name=name,
+            runs_dir=RUNS.resolve(),
+            resume=arguments.resume is not None,
+            command=shlex.join(["python", "sweeps/launch.py", *given]),
+            tracking_uri=arguments.tracking_uri,
+            address=arguments.address,
+            report=arguments.report,
         )
+        from sweeps.session import run
+
+        return run(launch)
     except RequestError as error:
         for mistake in error.mistakes:
             print(mistake, file=sys.stderr)
         return WRONG_REQUEST
+
+
+def asked(arguments: Arguments) -> tuple[Space, str]:
+    """The space of a new sweep, and its name, which must not be taken."""
+    space = load_space(
+        arguments.space or "",
+        arguments.overrides,
+        data=arguments.data,
+        trials=arguments.trials,
+        parallel=arguments.parallel,
+        seed=arguments.seed,
+    )
+    name = default_name(space.name, datetime.now()) if arguments.name is None else arguments.name
+    if not arguments.dry_run:
+        RunFolder.check_free(RUNS.resolve(), name)
+    return space, name
+
+
+def resumed(arguments: Arguments, name: str) -> tuple[Space, str]:
+    """The space as an earlier launch stored it; only --parallel and a larger --trials change it."""
+    from sweeps.journal import read_history
+
+    folder = RunFolder.open_existing(RUNS.resolve(), name)
+    header = read_history(folder.journal).header or {}
+    document = header.get("space")
+    if not isinstance(document, dict):
+        raise RequestError(Mistake(where=str(folder.journal), key="space", problem="is missing from the header"))
+    space = Space.from_dict(document, where=str(folder.journal))
+    if arguments.trials is not None:
+        if arguments.trials < space.budget.trials:
+            least = f"{space.budget.trials} or more"
+            problem = f"{arguments.trials} is fewer than the sweep has"
+            raise RequestError(Mistake(where="--trials", key="", problem=problem, allowed=least))
+        space = replace(space, budget=replace(space.budget, trials=arguments.trials))
+    if arguments.parallel is not None:
+        space = replace(space, search=replace(space.search, parallel=arguments.parallel))
+    return space, name
+
+
+def dry_run(space: Space) -> int:
+    """Print the resolved space and what it will cost; write nothing."""
+    from repsim.data.sources import count_images
+    from sweeps.estimate import estimate
+    from sweeps.slots import choose_slots
+
+    slots = choose_slots(space)
+    cost = estimate(space, {source: count_images(source) for source in space.data}, slots.parallel)
+    print(space.describe())
+    print(f"slots: {slots.parallel} at a time, {slots.threads} threads each")
+    print("\n".join(cost.lines()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

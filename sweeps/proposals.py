@@ -143,7 +143,8 @@ class Proposer:
             yield from self._sampled(ordinal, past)
 
     def _sampled(self, ordinal: int, past: Sequence[Past]) -> Iterator[Params]:
-        study = self.study(past)
+        blind = self._space.search.sampler in ("random", "grid")
+        study = self.study([] if blind else past)
         for attempt in range(TRIES + 1):
             study.sampler = self._sampler(self._seed(ordinal, attempt), ordinal)
             trial = study.ask()
@@ -244,19 +245,17 @@ def population(trials: int) -> int:
 
 
 def _least_tried(combinations: Sequence[Params], past: Sequence[Past], order: NDArray[np.int64]) -> list[Params]:
-    """Combinations by how often they, then their single values, were tried; ties in the given order."""
-    keys = list(combinations[0])
-    tried = [[(key, repr(entry.params.get(key))) for key in keys] for entry in past]
-    choice_keys = {key for key in keys if any(point[key] is not None for point in combinations)}
+    """Combinations by how often they, then their single values, were tried; ties in the given order.
 
-    def spelled(pairs: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
-        return tuple(pair for pair in pairs if pair[0] in choice_keys)
-
-    whole = Counter(spelled(pairs) for pairs in tried)
-    single = Counter(itertools.chain.from_iterable(map(spelled, tried)))
+    A value's count weighs as much as its key has values, so that long lists are covered as evenly as short ones.
+    """
+    weights = {key: len({repr(point[key]) for point in combinations}) for key in combinations[0]}
+    keys = [key for key in weights if any(point[key] is not None for point in combinations)]
+    tried = [tuple((key, repr(entry.params.get(key))) for key in keys) for entry in past]
+    whole, single = Counter(tried), Counter(itertools.chain.from_iterable(tried))
 
     def rank(index: int) -> tuple[int, int, int]:
-        pairs = spelled([(key, repr(value)) for key, value in combinations[index].items()])
-        return whole[pairs], sum(single[pair] for pair in pairs), int(order[index])
+        pairs = tuple((key, repr(combinations[index][key])) for key in keys)
+        return whole[pairs], sum(weights[pair[0]] * single[pair] for pair in pairs), int(order[index])
 
     return [combinations[index] for index in sorted(range(len(combinations)), key=rank)]

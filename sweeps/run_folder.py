@@ -101,10 +101,17 @@ class RunFolder:
                 shutil.rmtree(building)
         return cls(root)
 
+    @staticmethod
+    def check_free(runs_dir: Path, name: str) -> None:
+        """RequestError, holding the resume command, when ``name`` is taken; nothing is made."""
+        check_name(name)
+        if os.path.lexists(runs_dir / name):
+            _taken(runs_dir / name)
+
     @classmethod
     def open_existing(cls, runs_dir: Path, name: str) -> Self:
         """The folder of a sweep that was started; RequestError, with the nearest name, when it has no journal."""
-        check_name(name)
+        check_name(name, "--resume")
         folder = cls(runs_dir / name)
         if not folder.journal.is_file():
             names = [path.parent.name for path in sorted(runs_dir.glob("*/journal.jsonl"))]
@@ -146,11 +153,11 @@ class RunFolder:
         return self.checkpoints / trial_id / "attempt"
 
 
-def check_name(name: str) -> None:
+def check_name(name: str, where: str = "--name") -> None:
     """RequestError unless ``name`` is a plain file name: letters, digits and ``_ . + -``, at most 128."""
     if _NAME.fullmatch(name) is None:
         allowed = "up to 128 letters, digits, '_', '.', '+' and '-', not starting with '.', '+' or '-'"
-        raise RequestError(Mistake(where="--name", key="", problem=f"{one_line(name)} is not a name", allowed=allowed))
+        raise RequestError(Mistake(where=where, key="", problem=f"{one_line(name)} is not a name", allowed=allowed))
 
 
 def write_atomically(path: Path, content: bytes) -> None:

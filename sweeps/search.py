@@ -116,7 +116,8 @@ class Search:
     def restore(self, records: Sequence[TrialRecord]) -> None:
         """Take over the journal's records, in proposal order: terminal ones are told, the others count as running.
 
-        Raises ValueError when this search has proposed something already, or a record's data set is not in the space.
+        Raises ValueError when this search has proposed something already, or a record does not fit the space: another
+        data set, or an ordinal that is not the next.
         """
         if self._next:
             raise ValueError("a search can only be restored before its first proposal")
@@ -127,7 +128,10 @@ class Search:
                 continue
             if trial.data not in self._studies:
                 raise ValueError(f"trial {trial.trial_id} is on {trial.data!r}, which is not in the space")
-            self._add(self._studies[trial.data], trial)
+            study = self._studies[trial.data]
+            if trial.number != len(study.trials):
+                raise ValueError(f"trial {trial.trial_id} has number {trial.number}, {len(study.trials)} is the next")
+            self._add(study, trial)
             if record.status.terminal:
                 values = None if record.result is None else record.result.values
                 self.tell(trial, Outcome(status=record.status, values=values, reason=record.reason))

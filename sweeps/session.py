@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
@@ -16,33 +14,20 @@ import yaml
 
 from repsim.records import Status
 from sweeps.conductor import Sweep
-from sweeps.engine import Slots, cluster, drive
+from sweeps.engine import cluster, drive
 from sweeps.journal import Journal
 from sweeps.live import LiveView
 from sweeps.preflight import preflight
 from sweeps.provenance import provenance
+from sweeps.request import Launch
 from sweeps.run_folder import RunFolder
 from sweeps.search import Search
+from sweeps.slots import choose_slots
 from sweeps.space import Space
 from sweeps.tracking import SweepWriter, resolve_tracking_uri
 from sweeps.trial import TrialRecord
 
 DONE, NOTHING_COMPLETED, INTERRUPTED = 0, 1, 130
-
-
-@dataclass(frozen=True, kw_only=True)
-class Launch:
-    """What the command line asked for. ``resume`` says that ``runs_dir/name`` exists and is to be continued."""
-
-    space: Space
-    name: str
-    runs_dir: Path
-    resume: bool
-    command: str
-    tracking_uri: str | None
-    address: str | None
-    cache_dir: Path | None
-    report: bool
 
 
 class Interrupted(BaseException):
@@ -100,34 +85,6 @@ def run(launch: Launch) -> int:
     return _verdict(journal, folder, uri)
 
 
-def choose_slots(space: Space) -> Slots:
-    """How many trials run at once and how many threads each gets; threads over all slots never exceed the cores.
-
-    ``parallel: auto`` is one slot a core (a GPU, where there are any), because one thread each is the best use of a core
-    for small images, but never more slots than a quarter of the trials: a proposal should know what came before it.
-    """
-    cores = len(os.sched_getaffinity(0))
-    gpus = _gpus()
-    per_trial = space.resources.cpus_per_worker
-    most = gpus if gpus > 0 else max(1, cores // (per_trial or 1))
-    parallel = space.search.parallel
-    if parallel is None:
-        parallel = max(1, min(most, space.budget.trials // 4))
-    threads = per_trial if per_trial is not None else max(1, cores // parallel)
-    share = space.resources.gpus_per_worker
-    if share is None:
-        share = 0.0 if gpus == 0 else min(1.0, gpus / parallel)
-    return Slots(parallel=parallel, threads=threads, gpus=share)
-
-
-def _gpus() -> int:
-    """Without torch: the driver must not hold a CUDA context."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return len([part for part in visible.split(",") if part.strip() not in ("", "-1")])
-    return len(list(Path("/proc/driver/nvidia/gpus").glob("*"))) if Path("/proc/driver/nvidia/gpus").exists() else 0
-
-
 class _Listeners:
     """Passes every change on to MLflow and to the live view, and keeps the front and the hypervolume current."""
 
@@ -176,7 +133,7 @@ class _Listeners:
         front = [trial_id for data in self._space.data for trial_id in self._search.front(data)]
         volumes = [v for v in (self._search.hypervolume(data) for data in self._space.data) if v is not None]
         mean = sum(volumes) / len(volumes) if volumes else None
-        self._view.update(self._journal.history.records, front, mean)
+        self._view.update(list(self._journal.history.records.values()), front, mean)
 
 
 @contextmanager
@@ -237,5 +194,3 @@ def _verdict(journal: Journal, folder: RunFolder, uri: str) -> int:
 def _say(line: str) -> None:
     print(line, flush=True)
 
-
-__all__ = ["Interrupted", "Launch", "choose_slots", "run"]

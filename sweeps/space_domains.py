@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from repsim.catalogue import ADAPTERS, PENALTIES, method_names, parse_method
+from repsim.catalogue import ADAPTERS, HEADS, PENALTIES, method_names, parse_method
 from repsim.config import FLAT_KEYS, TrialConfig
 from repsim.errors import RequestError, nearest, one_line
 from sweeps.space import WHEN_KEYS, Branch, Choice, Domain, Range, matches
@@ -16,6 +16,7 @@ REFUSED: Final = object()
 """Stands for a value whose mistake has been noted."""
 _RANGE_KEYS = ("low", "high", "log")
 _BRANCH_KEYS = ("value", *_RANGE_KEYS, "when")
+_NAMED: Mapping[str, Sequence[str]] = {"method": method_names(), "head": tuple(HEADS)}
 _PENALISED = next(name for name in method_names() if parse_method(name).penalty is not None)
 
 
@@ -25,17 +26,25 @@ def canonical(notes: Notes, key: str, path: str, value: object) -> object:
     try:
         found = TrialConfig.from_flat(flat).flat()[key]
     except RequestError as error:
-        allowed = " or ".join(dict.fromkeys(m.allowed for m in error.mistakes if m.allowed))
-        problem = error.mistakes[0].problem
-        if problem.endswith(" is not allowed") or "YAML reads" in problem or key == "method":
-            problem = f"{one_line(value)} is not {'a known method' if key == 'method' else 'allowed'}"
-        if key == "method" and isinstance(value, str) and "+" in value:
-            problem = error.mistakes[0].problem
-        near = nearest(value, method_names() if key == "method" else re.findall(r"'([^']+)'", allowed))
-        hint = text_number_hint(value) + boolean_hint(value)
-        notes.add(path, problem + hint, allowed=allowed, suggestion=near)
+        _refuse(notes, key, path, value, error)
         return REFUSED
     return tuple(found) if isinstance(found, list) else found
+
+
+def _refuse(notes: Notes, key: str, path: str, value: object, error: RequestError) -> None:
+    """Say what the configuration says about a value, once, with the hints a YAML file deserves."""
+    problem = error.mistakes[0].problem
+    allowed = " or ".join(dict.fromkeys(mistake.allowed for mistake in error.mistakes if mistake.allowed))
+    names: Sequence[str] = re.findall(r"'([^']+)'", allowed)
+    if key in _NAMED:
+        names = _NAMED[key]
+        allowed = ", ".join(names)
+        if not isinstance(value, str) or "+" not in value:
+            problem = f"{one_line(value)} is not a known {key}"
+    elif allowed:
+        problem = f"{one_line(value)} is not allowed"
+    hint = text_number_hint(value) + boolean_hint(value)
+    notes.add(path, problem + hint, allowed=allowed, suggestion=nearest(value, names))
 
 
 def read_branches(notes: Notes, key: str, path: str, value: object) -> tuple[Branch, ...]:
@@ -73,7 +82,9 @@ def _dependent(notes: Notes, key: str, path: str, items: Sequence[object]) -> tu
 
 def _branch(notes: Notes, key: str, path: str, value: Mapping[object, object]) -> Branch | None:
     check_keys(notes, path, value, _BRANCH_KEYS)
+    before = len(notes.mistakes)
     when = _when(notes, f"{path}.when", value["when"]) if "when" in value else {}
+    understood = len(notes.mistakes) == before
     if "value" in value:
         for extra in _RANGE_KEYS:
             if extra in value:
@@ -81,7 +92,7 @@ def _branch(notes: Notes, key: str, path: str, value: Mapping[object, object]) -
         domain = read_domain(notes, key, f"{path}.value", value["value"])
     else:
         domain = _range(notes, key, path, value)
-    return None if domain is None else Branch(when=when, domain=domain)
+    return Branch(when=when, domain=domain) if domain is not None and understood else None
 
 
 def read_domain(notes: Notes, key: str, path: str, value: object) -> Domain | None:
@@ -117,7 +128,8 @@ def _range(notes: Notes, key: str, path: str, value: Mapping[object, object]) ->
     ends: list[float] = []
     for end in ("low", "high"):
         if end not in value:
-            notes.add(path, f"has no {end}", allowed="low and high, or value")
+            if all(key in _BRANCH_KEYS for key in value):  # else it is the misspelt key that was noted
+                notes.add(path, f"has no {end}", allowed="low and high, or value")
             continue
         given, here = value[end], f"{path}.{end}"
         found = finite(given)

@@ -122,11 +122,12 @@ def word(notes: Notes, key: str, value: object, allowed: Sequence[str]) -> str:
     """One of a few words; the first of them after noting a mistake."""
     if isinstance(value, str) and value in allowed:
         return value
+    begun = [name for name in allowed if isinstance(value, str) and value and name.startswith(value)]
     notes.add(
         key,
         f"{one_line(value)} is not allowed{boolean_hint(value)}",
         allowed=", ".join(allowed),
-        suggestion=nearest(value, allowed),
+        suggestion=begun[0] if begun else nearest(value, allowed),
     )
     return allowed[0]
 

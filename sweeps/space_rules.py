@@ -230,6 +230,7 @@ def _living(
     kept: list[Dimension] = []
     for written in dimensions:
         dimension = _penalised_only(notes, written) if written.key == "strength" else written
+        before = len(notes.mistakes)
         _check_when_names(notes, dimension, {"backbone": backbones, "data": data}, narrowed)
         alive = any(
             dimension.domain(method=m, backbone=b, data=d) is not None
@@ -237,7 +238,7 @@ def _living(
         )
         if alive:
             kept.append(dimension)
-        elif not narrowed and data:
+        elif not narrowed and data and len(notes.mistakes) == before:
             hopeless = dimension.key == "strength" and not any(penalised)
             notes.add(
                 f"space.{dimension.key}", _NO_PENALTY if hopeless else "its 'when' holds for no trial of this space"

@@ -1,8 +1,12 @@
-"""The JSON schema of a space file, for editors: ``python -m sweeps.space_schema`` writes search_spaces/schema.json."""
+"""The JSON schema of a space file, for editors, and the tables of its README.
+
+``python -m sweeps.space_schema`` writes search_spaces/schema.json and the tables in search_spaces/README.md.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,6 +30,7 @@ from sweeps.space_rules import (
 
 Schema = dict[str, Any]
 FILE = FOLDER / "schema.json"
+README = FOLDER / "README.md"
 
 
 def schema() -> Schema:
@@ -67,12 +72,16 @@ def schema() -> Schema:
                 "items": {"type": "string", "pattern": r"^\s*\S+?\s*(>=|<=)\s*\S+\s*$"},
             },
             **_sections(),
-            "fixed": _closed(values, "Keys of the trial's configuration with one value each."),
+            "fixed": _closed(
+                {key: {"$ref": f"#/$defs/{key}"} for key in values},
+                "Keys of the trial's configuration with one value each.",
+            ),
             "space": _closed(
-                {key: _searched(value) for key, value in values.items() if key not in CONSTANT_KEYS},
+                {key: _searched(key, v["description"]) for key, v in values.items() if key not in CONSTANT_KEYS},
                 "Searched keys; {} is one run.",
             ),
         },
+        "$defs": _definitions(values),
     }
 
 
@@ -124,25 +133,38 @@ def _value_schemas() -> Schema:
     return found
 
 
-def _searched(value: Schema) -> Schema:
-    one = {k: v for k, v in value.items() if k not in ("description", "default")}
+def _searched(key: str, description: object) -> Schema:
+    one = {"$ref": f"#/$defs/{key}"}
     choices = {"type": "array", "items": one, "minItems": 1}
-    ends = {"low": {"type": "number"}, "high": {"type": "number"}, "log": {"type": "boolean", "default": False}}
-    plain = [one, choices, _closed(ends, required=["low", "high"])]
-    branch = {
-        "anyOf": [
-            _closed({"value": {"anyOf": plain}, "when": _when()}, required=["value"]),
-            _closed(ends | {"when": _when()}, required=["low", "high"]),
-        ]
-    }
+    when = {"$ref": "#/$defs/when"}
+    dependent = _closed(
+        {"value": {"anyOf": [one, choices, {"$ref": "#/$defs/range"}]}, "when": when}, required=["value"]
+    )
+    branch = {"anyOf": [dependent, {"$ref": "#/$defs/range_when"}]}
     return {
-        "description": value["description"],
-        "anyOf": [one, choices, branch, {"type": "array", "items": branch, "minItems": 1}],
+        "description": description,
+        "anyOf": [
+            one,
+            choices,
+            dependent,
+            {"$ref": "#/$defs/range_when"},
+            {"type": "array", "items": branch, "minItems": 1},
+        ],
     }
 
 
-def _when() -> Schema:
-    return {"$ref": "#/$defs/when"}
+def _definitions(values: Schema) -> Schema:
+    """What is referred to: one value of each key, ranges, and conditions."""
+    one = {"type": "string", "minLength": 1}
+    patterns = {"anyOf": [one, {"type": "array", "items": one, "minItems": 1}]}
+    when = _closed(dict.fromkeys(WHEN_KEYS, patterns), "Where the value holds: literal, glob, any, none.")
+    ends = {"low": {"type": "number"}, "high": {"type": "number"}, "log": {"type": "boolean", "default": False}}
+    return {
+        "when": when | {"minProperties": 1},
+        "range": _closed(ends, required=["low", "high"]),
+        "range_when": _closed(ends | {"when": {"$ref": "#/$defs/when"}}, required=["low", "high"]),
+        **values,
+    }
 
 
 def _closed(properties: Schema, description: str = "", required: list[str] | None = None) -> Schema:
@@ -166,13 +188,55 @@ def _metric_help() -> str:
 
 def schema_text() -> str:
     """What search_spaces/schema.json must hold."""
-    one = {"type": "string", "minLength": 1}
-    patterns = {"anyOf": [one, {"type": "array", "items": one, "minItems": 1}]}
-    when = _closed({key: patterns for key in WHEN_KEYS}, "Where the value holds; literal, glob, any, none.") | {
-        "minProperties": 1
-    }
-    return json.dumps(schema() | {"$defs": {"when": when}}, indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(schema(), indent=1, ensure_ascii=False) + "\n"
+
+
+def readme_text(text: str) -> str:
+    """The README with its generated tables brought up to date; ValueError when a table's marks are missing."""
+    for name, table in (("keys", _key_table()), ("metrics", _metric_table())):
+        marks = re.compile(rf"(<!-- {name}: .*? -->\n).*?(<!-- end -->)", re.DOTALL)
+        if marks.search(text) is None:
+            raise ValueError(f"no marks around the table of {name}")
+        text = marks.sub(lambda found, table=table: f"{found[1]}{table}\n{found[2]}", text, count=1)  # type: ignore[misc]
+    return text
+
+
+def _key_table() -> str:
+    defaults = TrialConfig().flat()
+    rows = ["| key | default | allowed | meaning |", "|---|---|---|---|"]
+    for key, value in _value_schemas().items():
+        default = "" if key == "strength" else _written(defaults[key])
+        meaning = value["description"].replace("``", "`")
+        rows.append(f"| `{key}` | {default} | {_allowed(value)} | {meaning} |")
+    return "\n".join(rows)
+
+
+def _metric_table() -> str:
+    rows = ["| metric | direction | unit | meaning |", "|---|---|---|---|"]
+    for name in OBJECTIVE_METRICS:
+        metric = METRICS[name]
+        rows.append(f"| `{name}` | {metric.direction} | {metric.unit} | {metric.description} |")
+    return "\n".join(rows)
+
+
+def _allowed(value: Schema) -> str:
+    """A value's schema in words."""
+    if "anyOf" in value:
+        return " or ".join(_allowed(one) for one in value["anyOf"])
+    if "enum" in value or "const" in value:
+        return ", ".join(_written(one) for one in value.get("enum", [value.get("const")]))
+    kind = value.get("type")
+    if kind not in ("integer", "number"):
+        return {"null": "`null`", "array": "three numbers above 0"}.get(str(kind), "text")
+    words = (("minimum", "from"), ("exclusiveMinimum", "above"), ("maximum", "to"), ("exclusiveMaximum", "below"))
+    limits = [f"{word} {value[name]}" for name, word in words if name in value]
+    return " ".join(["a whole number" if kind == "integer" else "a number", *limits])
+
+
+def _written(value: object) -> str:
+    return f"`{value if isinstance(value, str) else json.dumps(value)}`"
 
 
 if __name__ == "__main__":
     FILE.write_text(schema_text(), encoding="utf-8")
+    README.write_text(readme_text(README.read_text(encoding="utf-8")), encoding="utf-8")

@@ -178,6 +178,9 @@ class SweepWriter:
 
     def log_report(self, folder: Path) -> None:
         """Queue the upload of a finished report as the parent's artifact ``report/``."""
+        if not folder.is_dir():
+            self._report(f"MLflow: there is no report to keep at {one_line(str(folder), 200)}")
+            return
         self._queue("report", lambda: self._client.log_artifacts(self._run_id, str(folder), "report"))
 
     def flush(self, timeout: float) -> bool:

@@ -26,6 +26,7 @@ PROBE_SECONDS = 5.0
 _SERVERS = ("http", "https")
 _DATABASES = ("postgresql", "mysql", "mssql")
 _SQLITE_MAGIC = b"SQLite format 3\x00"
+_NO_URI = re.compile(r"\?|%[0-9A-Fa-f]{2}")  # SQLAlchemy cuts the one off and decodes the other
 _ENVIRONMENT = "MLFLOW_TRACKING_URI"
 _FLAG = "--tracking-uri"
 
@@ -95,6 +96,9 @@ def open_client(uri: str) -> MlflowClient:
     _import_mlflow()
     from mlflow.tracking import MlflowClient
 
+    # a request that failed is tried again by the writer, which looks first whether it was carried out
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
     with quiet_mlflow():
         return MlflowClient(tracking_uri=uri)
 
@@ -138,10 +142,10 @@ def _resolve_sqlite(uri: str, where: str) -> str:
     path = sqlite_path(uri)
     if path is None or path.name == "" or "\x00" in uri:
         raise refuse(f"{one_line(uri)} names no file; write sqlite:///mlflow.db (three slashes, four before a root)")
-    if "?" in str(path.absolute()):
-        raise refuse(f"{one_line(str(path))}: a sqlite URI cannot hold a path with a question mark")
     path = path.absolute()
     shown = one_line(str(path), 200)
+    if _NO_URI.search(str(path)):
+        raise refuse(f"{shown}: a sqlite URI cannot hold a path with a question mark or %41; work in another folder")
     try:
         if path.is_dir():
             raise refuse(f"{shown} is a folder; name a file in it: sqlite:///{path / 'mlflow.db'}")

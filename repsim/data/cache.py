@@ -10,8 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
 import shutil
-import tempfile
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +32,8 @@ Progress = Callable[[int, int], None]
 _FORMAT = 1
 _THREADS = 4
 _CHUNK = 32
+_FILTERS = threading.Lock()
+"""Held while warnings are silenced: the filters belong to the whole process, so two threads may not swap them."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -82,7 +85,8 @@ def decode_all(
             if found is not None:
                 return found
             _clear(entry)
-            built = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=entry.parent))
+            built = entry.parent / f".{key}-{os.getpid()}-{secrets.token_hex(4)}"
+            built.mkdir()
             try:
                 _build(built, listing, size, resize, on_error, progress)
                 os.replace(built, entry)
@@ -204,8 +208,8 @@ def _decoded(items: Sequence[ImageItem], size: int, resize: decode.Resize) -> It
         return [_one(item, size, resize) for item in items[start : start + _CHUNK]]
 
     workers = max(2, min(_THREADS, os.cpu_count() or 1))
-    # Pillow warns about oddities in files that it reads all the same; the filter is set here because threads share it.
-    with warnings.catch_warnings(), ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
+    # Pillow warns about oddities in files that it reads all the same; the workers share the filter set here.
+    with _FILTERS, warnings.catch_warnings(), ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
         warnings.simplefilter("ignore")
         starts = range(0, len(items), _CHUNK)
         for wave in range(0, len(starts), 4 * workers):

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib
 import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import IO
@@ -37,7 +40,7 @@ def list_npz(path: Path) -> Listing:
         mistakes += _part_mistakes(title, part, shapes)
     if mistakes:
         raise RequestError(*mistakes)
-    with np.load(path, allow_pickle=False) as arrays:
+    with _readable(path), np.load(path, allow_pickle=False) as arrays:
         labels = [(part, str(label)) for part in SPLITS for label in arrays[f"{part}_labels"].reshape(-1)]
     names = [f"{part}/{number:07d}" for part in SPLITS for number in range(shapes[f"{part}_images"][0][0])]
     order = sorted(range(len(names)), key=names.__getitem__)
@@ -53,7 +56,7 @@ def list_npz(path: Path) -> Listing:
 
 
 def _read(path: Path, order: list[int]) -> list[ImageItem]:
-    with np.load(path, allow_pickle=False) as arrays:
+    with _readable(path), np.load(path, allow_pickle=False) as arrays:
         images = [image for part in SPLITS for image in arrays[f"{part}_images"]]
     return [images[index] for index in order]
 
@@ -67,18 +70,25 @@ def _header(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
 
 def _shapes(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype[np.generic]]]:
     """Shape and type of every array, from the headers alone."""
+    found = {}
+    with _readable(path), zipfile.ZipFile(path) as archive:
+        for name in archive.namelist():
+            if name.endswith(".npy"):
+                with archive.open(name) as member:
+                    found[name.removesuffix(".npy")] = _header(member)
+    return found
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Turn what zipfile and numpy raise on a file that is missing, damaged or something else into a mistake."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            found = {}
-            for name in archive.namelist():
-                if name.endswith(".npy"):
-                    with archive.open(name) as member:
-                        found[name.removesuffix(".npy")] = _header(member)
-            return found
+        yield
+        return
     except OSError as error:
-        problem = f"cannot be read: {error.strerror}"
-    except (zipfile.BadZipFile, ValueError) as error:
-        problem = f"is not an npz file: {one_line(str(error))}"
+        problem = f"cannot be read: {error.strerror or error}"
+    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, NotImplementedError) as error:
+        problem = f"is not an npz file, or is damaged: {one_line(str(error))}"
     raise RequestError(Mistake(where=str(path), key="", problem=problem, allowed=_LAYOUT))
 
 

@@ -67,7 +67,7 @@ def grouped_split(
     totals = counts.sum(axis=0)
     for attempt in range(_ATTEMPTS):
         rng = np.random.default_rng([_ENTROPY, seed, 1, attempt])
-        found = _assign(counts / totals, np.array(fractions), rng)
+        found = _assign(counts / totals, np.array(fractions), rng, explore=attempt > 0)
         if found is not None:
             return found[member_of]
     problem = "no split keeps the groups whole and every class in train, val and test"
@@ -77,13 +77,13 @@ def grouped_split(
 
 
 def _assign(
-    shares: NDArray[np.float64], fractions: NDArray[np.float64], rng: np.random.Generator
+    shares: NDArray[np.float64], fractions: NDArray[np.float64], rng: np.random.Generator, *, explore: bool
 ) -> NDArray[np.int64] | None:
     """One greedy try: a part for every group, or None when a class would be missing from a part.
 
     ``shares`` (groups, classes) is each group's share of a class. First every class is brought into every part, the
     class with the fewest spare groups first; then the rest go where the class shares are furthest below the fractions,
-    large groups first.
+    large groups first. ``explore`` chooses at random in the first step, favouring groups that bring many classes.
     """
     n_groups, n_classes = shares.shape
     parts = np.full(n_groups, -1, dtype=np.int64)
@@ -99,10 +99,15 @@ def _assign(
         label = int(np.argmin(spare))
         if spare[label] < 0:
             return None
-        part = int(np.argmin(np.where(missing[:, label], fractions, np.inf)))
         candidates = np.flatnonzero(free & has[:, label])
-        overshoot = ((filled[part] + shares[candidates] - fractions[part]).clip(min=0) ** 2).sum(axis=1)
-        chosen = candidates[np.lexsort((noise[candidates], np.round(overshoot, 9)))[0]]
+        if explore:
+            part = int(rng.choice(np.flatnonzero(missing[:, label])))
+            brought = (has[candidates] & missing[part]).sum(axis=1)
+            chosen = candidates[np.argmax(brought + 2.0 * rng.random(size=candidates.shape))]
+        else:
+            part = int(np.argmin(np.where(missing[:, label], fractions, np.inf)))
+            overshoot = ((filled[part] + shares[candidates] - fractions[part]).clip(min=0) ** 2).sum(axis=1)
+            chosen = candidates[np.lexsort((noise[candidates], np.round(overshoot, 9)))[0]]
         parts[chosen] = part
         filled[part] += shares[chosen]
     rest = np.flatnonzero(parts < 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import posixpath
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,9 +29,8 @@ def list_csv(path: Path, *, group: str | None = None) -> Listing:
         Mistake(
             where=title,
             key="",
-            problem=f"has no column {name!r}",
-            allowed=", ".join(header) + " are there",
-            suggestion=None,
+            problem=f"has no column {name!r}; there are {', '.join(header)}",
+            allowed="image, label, and optionally split and group",
         )
         for name in ("image", "label")
         if name not in header
@@ -99,7 +99,7 @@ def _name(path: Path, image: str) -> str:
     file = Path(image)
     if file.is_absolute() and file.is_relative_to(path.parent.absolute()):
         file = file.relative_to(path.parent.absolute())
-    return printable(file.as_posix().lstrip("/"))
+    return printable(posixpath.normpath(file.as_posix()).lstrip("/"))
 
 
 def _row_mistakes(path: Path, rows: list[_Row], group: str | None, own_split: bool) -> list[Mistake]:

@@ -11,8 +11,9 @@ from repsim.similarity.inputs import Matrix, centred, paired
 def procrustes_similarity(x: ArrayLike, y: ArrayLike) -> float:
     """Nuclear norm of x_c^T y_c over the Frobenius norms, in [0, 1], for ``x`` (n, d_x) and ``y`` (n, d_y), n >= 4.
 
-    1 when, and only when, the centred features are equal up to rotation and scale. Biased upwards like biased CKA when there
-    are fewer rows than features. Raises :class:`DegenerateInputError` for fewer than 4 rows or constant features.
+    1 when, and only when, the centred features are equal up to rotation and scale. Biased upwards, like biased CKA,
+    when there are fewer rows than features. Raises :class:`DegenerateInputError` for fewer than 4 rows or constant
+    features.
     """
     first, second = paired(x, y, least=4)
     first, second = centred(first), centred(second)
@@ -24,8 +25,11 @@ def procrustes_similarity(x: ArrayLike, y: ArrayLike) -> float:
 
 def _core(x: Matrix, y: Matrix) -> Matrix:
     """A matrix with the non-zero singular values of ``x.T @ y`` and sides of at most n."""
-    n = len(x)
-    left = np.linalg.qr(x.T, mode="r") if n < x.shape[1] else x.T
-    right = np.linalg.qr(y.T, mode="r") if n < y.shape[1] else y.T
-    core: Matrix = left @ right.T
+    core: Matrix = _short(x) @ _short(y).T
     return core
+
+
+def _short(features: Matrix) -> Matrix:
+    """``features.T`` (d, n), rotated into its first n rows where d is larger."""
+    n, d = features.shape
+    return np.asarray(np.linalg.qr(features.T, mode="r")) if n < d else features.T

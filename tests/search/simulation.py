@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 
-from repsim.catalogue import PENALTIES
 from repsim.config import TrialConfig
 from repsim.records import FACTS, METRICS, Objective, Status, TrialResult
 from sweeps.search import Outcome, Search
@@ -131,6 +130,3 @@ def simulate(
             outcomes[trial.trial_id] = search.tell(trial, judge(trial))
         running = []
     return proposed, outcomes, running
-
-
-assert set(METHODS) - {"full", "linear_probe"} <= set(PENALTIES)

@@ -1,0 +1,74 @@
+"""Estimates: right orders of magnitude, and monotonous in what costs."""
+
+from __future__ import annotations
+
+import pytest
+
+from sweeps.estimate import estimate
+from sweeps.space import Space, load_space
+
+N = {"phantom:ultrasound": 1000, "phantom:tiny": 100, "folder:x": 10_000}
+
+
+def seconds(space: Space, slots: int = 2) -> tuple[float, float]:
+    found = estimate(space, N, slots)
+    assert 0 < found.seconds_low < found.seconds_high
+    return found.seconds_low, found.seconds_high
+
+
+def test_one_run_costs_what_its_steps_cost() -> None:
+    # 19 steps of 119 ms, six epochs, and the sharpness: about 18 s on the measured machine
+    space = load_space("one_run")
+    found = estimate(space, N, 1)
+    assert (found.trials, found.epochs) == (1, 6)
+    assert 15 < found.seconds_low < 40 < found.seconds_high < 120
+
+
+def test_more_work_costs_more() -> None:
+    base = load_space("pareto")
+    for override in ("budget.trials=48", "budget.epochs=20", "data.image_size=128", "data=folder:x"):
+        low, high = seconds(load_space("pareto", [override]))
+        assert low > seconds(base)[0], override
+        assert high > seconds(base)[1], override
+    assert seconds(base, slots=8)[1] < seconds(base)[1]
+    assert seconds(load_space("pareto", ["method=linear_probe"]))[0] < seconds(base)[0] / 1.5
+    two = load_space("pareto", data=["phantom:ultrasound", "phantom:tiny"])
+    assert estimate(two, N, 2).trials == 48
+    assert estimate(two, N, 2).disk_bytes > estimate(base, N, 2).disk_bytes
+
+
+def test_searched_numbers_widen_the_range() -> None:
+    base = seconds(load_space("pareto", ["data.image_size=64"]))
+    wide = seconds(load_space("pareto", ["space.data.image_size=[32, 128]"]))
+    assert wide[0] < base[0] < base[1] < wide[1]
+    unknown = seconds(load_space("pareto", ["backbone=resnet50"]))
+    assert unknown[1] / unknown[0] > base[1] / base[0], "an unknown backbone is a wider guess"
+
+
+def test_hours_end_a_search() -> None:
+    short = load_space("pareto", ["budget.hours=0.01", "budget.trials=1000"])
+    assert seconds(short)[1] < 36 + 30
+
+
+def test_views_and_fractions_count() -> None:
+    base = load_space("pareto")
+    plain = load_space("pareto", ["data.augment=none"])
+    assert estimate(plain, N, 2).disk_bytes < estimate(base, N, 2).disk_bytes
+    assert seconds(load_space("pareto", ["data.fractions=[0.2, 0.4, 0.4]"]))[1] < seconds(base)[1]
+
+
+def test_lines() -> None:
+    lines = estimate(load_space("pareto"), N, 2).lines()
+    assert lines[:2] == ("trials: 24", "epochs: at most 144")
+    assert lines[2].startswith("disk: about ")
+    assert " min" in lines[3]
+    long = estimate(load_space("pareto", ["budget.trials=9000", "data=folder:x"]), N, 1).lines()
+    assert " h" in long[3]
+    assert " GB" in long[2]
+
+
+def test_refusals() -> None:
+    with pytest.raises(ValueError, match="at least one slot, not 0"):
+        estimate(load_space("pareto"), N, 0)
+    with pytest.raises(KeyError, match="phantom:ultrasound"):
+        estimate(load_space("pareto"), {}, 1)

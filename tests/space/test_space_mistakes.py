@@ -1,0 +1,392 @@
+"""Spaces that are wrong: every mistake at once, one line each, with what is allowed."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from repsim.errors import RequestError
+from sweeps.space import Space, load_space
+
+GOOD = """
+name: good
+objectives: [{metric: val_accuracy, direction: maximize}, {metric: val_cka, direction: maximize}]
+budget: {trials: 4, epochs: 2}
+"""
+SEARCH = "space: {method: [full, repsim], backbone: [tf_efficientnet_lite0, mobilenetv2_100]}\n"
+
+
+def load(folder: Path, text: str) -> Space:
+    path = folder / "bad.yaml"
+    path.write_text(text, encoding="utf-8")
+    return load_space(str(path))
+
+
+IN_SPACE = [
+    ("optim.lr: {low: -1, high: 1}", r"space\.optim\.lr\.low: -1 is not allowed; allowed: greater than 0"),
+    ("optim.lr: {low: 0, high: 1, log: true}", r"space\.optim\.lr\.low: 0 is not allowed; allowed: greater than 0"),
+    ("strength: {low: 0, high: 1, log: true}", r"strength\.low: 0 cannot be the lower end on a log scale"),
+    ("strength: {low: 0, high: 1, log: yess}", r"strength\.log: 'yess' is not allowed; allowed: true, false"),
+    ("optim.lr: {low: 2, high: 1}", r"space\.optim\.lr: low 2 is above high 1"),
+    ("optim.lr: {low: 1, high: 1}", r"space\.optim\.lr: low 1 equals high 1"),
+    ("optim.lr: {low: 1e-5, high: 1.0e-3}", r"lr\.low: '1e-5' is not a finite number .*: write 1\.0e-5\)"),
+    ("optim.lr: [5e-4]", r"lr\[0\]: '5e-4' is not allowed \(YAML reads it as text: write 5\.0e-4\)"),
+    ("optim.lr: 1.5e5", r"lr: '1.5e5' is not allowed \(YAML reads it as text: write 1\.5e\+5\)"),
+    ("optim.lr: '0.1'", r"lr: '0\.1' is not allowed \(text: write it without quotes\)"),
+    ("optim.lr: {low: .nan, high: 1}", r"lr\.low: nan is not a finite number"),
+    ("optim.lr: {low: 0.1, high: .inf}", r"lr\.high: inf is not a finite number"),
+    ("optim.lr: [.nan]", r"lr\[0\]: nan is not allowed; allowed: a finite number"),
+    ("optim.lr: {low: 0.1}", r"space\.optim\.lr: has no high; allowed: low and high, or value"),
+    ("optim.lr: {low: 0.1, hgih: 1}", r"space\.optim\.lr\.hgih: is not a known key.*did you mean 'high'\?"),
+    ("optim.lr: {low: 0.1, high: yes}", r"lr\.high: True is not a finite number \(YAML reads yes, no, on and off"),
+    ("optim.lr: {value: 1, low: 1}", r"lr\.low: stands beside 'value'"),
+    ("optim.lr: []", r"space\.optim\.lr: is an empty list"),
+    ("optim.lr:", r"space\.optim\.lr: is empty; allowed: a value"),
+    ("optim.lr: [1, null]", r"lr\[1\]: is empty \(null stands for an absent value\)"),
+    ("optim.lr: [1, [2]]", r"lr\[1\]: \[2\] is not a single value"),
+    ("optim.lr: [1, 1.0]", r"lr: names 1\.0 twice"),
+    ("optim.lr: [{value: 1, when: {method: full}}, 2]", r"lr\[1\]: 2 stands among values that depend on others"),
+    ("optim.lr: [{value: 1}, {value: 2}]", r"lr\[0\]: holds everywhere, so what follows it is never reached"),
+    ("optim.lr: {value: 1, when: {metod: full}}", r"lr\.when\.metod: is not a known key.*did you mean 'method'\?"),
+    ("optim.lr: {value: 1, when: full}", r"lr\.when: 'full' is not a condition; allowed: {method, adapter"),
+    ("optim.lr: {value: 1, when: {method: []}}", r"lr\.when\.method: is an empty list"),
+    ("optim.lr: {value: 1, when: {penalty: repsin}}", r"'repsin' matches no penalty.*did you mean 'repsim'\?"),
+    ("optim.lr: {value: 1, when: {adapter: none}}", r"'none' matches no adapter"),
+    ("optim.lr: {value: 1, when: {penalty: null}}", r"when\.penalty: None is not allowed \(write none\)"),
+    ("optim.lr: {value: 1, when: {backbone: resnet}}", r"'resnet' matches no backbone of this space"),
+    ("optim.lr: {value: 1, when: {data: 'csv:*'}}", r"'csv:\*' matches no data of this space"),
+    ("optim.lr: {value: 1, when: {method: hcs}}", r"space\.optim\.lr: its 'when' holds for no trial of this space"),
+    ("strength: {value: 1, when: {penalty: none}}", r"there is no strength without a penalty"),
+    ("optim.epochs: {low: 1.5, high: 3}", r"epochs\.low: 1\.5 is not allowed; allowed: a valid integer"),
+    ("optim.epochs: [0]", r"epochs\[0\]: 0 is not allowed; allowed: greater than or equal to 1"),
+    ("data.resize: no", r"data\.resize: False is not allowed \(YAML reads yes, no"),
+    ("checkpoint: bst", r"checkpoint: 'bst' is not allowed; allowed: 'last' or 'best'; did you mean 'best'\?"),
+    ("data.views: [1.5]", r"views\[0\]: 1\.5 is not allowed; allowed: a valid integer or 'auto'"),
+    ("head: [linaer]", r"head\[0\]: 'linaer' is not a known head; allowed: linear; did you mean 'linear'\?"),
+    ("optim.lrate: 1", r"space\.optim\.lrate: is not a known key.*did you mean 'optim\.lr'\?"),
+    ("seed: [1, 2]", r"space\.seed: all trials of a search train with search\.seed"),
+    ("data: [a]", r"space\.data: the data is named at the top of the file"),
+    ("data.split_seed: [1, 2]", r"space\.data\.split_seed: is constant within a search.*; allowed: fixed"),
+    ("1: 2", r"space\.1: is not a known key"),
+]
+AT_TOP = [
+    ("bugdet: {trials: 3}", r"bugdet: is not a known key.*did you mean 'budget'\?"),
+    ("budget: {trails: 3}", r"budget\.trails: is not a known key.*did you mean 'trials'\?"),
+    ("budget: {trials: 0}", r"budget\.trials: 0 is not allowed; allowed: a whole number from 2 to"),
+    ("budget: {trials: 1}", r"budget\.trials: 1 is not allowed; allowed: a whole number from 2 to"),
+    ("budget: {trials: -5}", r"budget\.trials: -5 is not allowed"),
+    ("budget: {trials: 2.5}", r"budget\.trials: 2\.5 is not allowed"),
+    ("budget: {trials: yes}", r"budget\.trials: True is not allowed \(YAML reads yes"),
+    ("budget: {epochs: 0}", r"budget\.epochs: 0 is not allowed; allowed: a whole number from 1"),
+    ("budget: {hours: 0}", r"budget\.hours: 0 is not allowed; allowed: a number above 0"),
+    ("budget: {hours: .inf}", r"budget\.hours: inf is not allowed"),
+    ("budget: {stagnation: 3}", r"budget\.stagnation: is not available in this version"),
+    ("budget: {train_epochs: 3}", r"budget\.train_epochs: is not available in this version"),
+    ("budget: 12", r"budget: 12 is not a section; allowed: \{trials: …"),
+    ("search: {sampler: tbe}", r"search\.sampler: 'tbe' is not allowed.*did you mean 'tpe'\?"),
+    ("search: {stopping: pareto}", r"search\.stopping: 'pareto' is not available in this version; allowed: none"),
+    ("search: {stopping: no}", r"search\.stopping: False is not allowed \(YAML reads yes"),
+    ("search: {parallel: 0}", r"search\.parallel: 0 is not allowed; allowed: auto, or a whole number from 1"),
+    ("search: {seed: -1}", r"search\.seed: -1 is not allowed"),
+    ("confirm: {seeds: 3}", r"confirm\.seeds: 3 is not available in this version; allowed: 0"),
+    ("confirm: {seeds: -3}", r"confirm\.seeds: -3 is not allowed"),
+    ("resources: {workers: 2}", r"resources\.workers: 2 is not available in this version; allowed: 1"),
+    ("resources: {workers: 0}", r"resources\.workers: 0 is not allowed"),
+    ("resources: {cpus_per_worker: none}", r"resources\.cpus_per_worker: 'none' is not allowed"),
+    ("resources: {gpus_per_worker: -1}", r"resources\.gpus_per_worker: -1 is not allowed; allowed: a number from 0"),
+    ("data: []", r"data: is an empty list"),
+    ("data: [a, a]", r"data\[1\]: 'a' is named twice"),
+    ("data: 3", r"data: 3 is not a data source; allowed: phantom:NAME"),
+    ("question: [a]", r"question: \[.a.\] is not text"),
+    ("fixed: {method: repsm}", r"fixed\.method: 'repsm' is not a known method.*did you mean 'repsim'\?"),
+    ("fixed: {method: linear_probe+repsim}", r"fixed\.method: 'linear_probe\+repsim' makes no sense"),
+    ("fixed: {method: full+repsm}", r"fixed\.method: 'repsm' in 'full\+repsm' is not a known penalty"),
+    ("fixed: {optim.lr: {low: 1, high: 2}}", r"fixed\.optim\.lr: .* is not one value"),
+    ("fixed: {data: {image_size: 32}}", r"fixed\.data: the data is named at the top of the file"),
+    ("fixed: {data.fractions: [0.5, 0.5]}", r"fixed\.data\.fractions: \[0\.5, 0\.5\] is not allowed"),
+    ("fixed: {data.fractions: [0.5, 0.2, 0.2]}", r"data\.fractions: must add up to 1, these make 0\.9"),
+    ("fixed: {seed: 1}", r"fixed\.seed: all trials of a search train with search\.seed"),
+    ("fixed: {backbone: ' '}", r"fixed\.backbone: must not be empty"),
+    ("fixed: {backbone: 3}", r"fixed\.backbone: 3 is not allowed; allowed: a valid string"),
+    ("fixed: [a]", r"fixed: \[.a.\] is not a section"),
+    ("constraints: val_accuracy >= 0.7", r"constraints: 'val_accuracy >= 0\.7' is not a list"),
+    ("constraints: [val_accuracy > 0.7]", r"constraints\[0\]: 'val_accuracy > 0\.7' is not a constraint"),
+    ("constraints: [val_accuracy >= x]", r"constraints\[0\]: 'x' is not a finite number"),
+    ("constraints: [val_accuracy >= nan]", r"constraints\[0\]: 'nan' is not a finite number"),
+    ("constraints: [val_acuracy >= 0.7]", r"'val_acuracy' is not a known metric.*did you mean 'val_accuracy'\?"),
+    ("constraints: [test_accuracy >= 0.7]", r"'test_accuracy': test images are never a constraint"),
+    ("constraints: [val_cka >= 0.7, val_cka >= 0.8]", r"val_cka has a bound on this side already"),
+    ("constraints: [val_cka >= 0.7, val_cka <= 0.6]", r"val_cka <= 0\.6 and val_cka >= 0\.7 cannot both hold"),
+]
+OBJECTIVES = [
+    ("[{metric: val_accuracy}]", r"objectives: there is one objective: a trade-off is between two or three metrics"),
+    ("[]", r"objectives: there are no objectives"),
+    ("[{metric: val_nll}, {metric: val_cka}, {metric: val_auc}, {metric: val_ece}]", r"there are 4 objectives"),
+    ("val_accuracy", r"objectives: 'val_accuracy' is not a list"),
+    ("[val_accuracy, val_cka]", r"objectives\[0\]: 'val_accuracy' is not an objective; allowed: \{metric"),
+    ("[{metric: val_cka}, {metric: val_cka}]", r"objectives\[1\]\.metric: 'val_cka' is named twice"),
+    ("[{metric: val_cka}, {direction: maximize}]", r"objectives\[1\]: has no metric"),
+    (
+        "[{metric: test_accuracy}, {metric: val_cka}]",
+        r"'test_accuracy': test images are never an objective, .*did you mean 'val_accuracy'\?",
+    ),
+    ("[{metric: val_acuracy}, {metric: val_cka}]", r"not a known metric.*did you mean 'val_accuracy'\?"),
+    ("[{metric: train_nll}, {metric: val_cka}]", r"'train_nll' has no better direction"),
+    ("[{metric: val_nll, direction: maximize}, {metric: val_cka}]", r"'maximize' would look for the worst val_nll"),
+    ("[{metric: val_nll, direction: max}, {metric: val_cka}]", r"direction: 'max' is not allowed.*'maximize'"),
+    ("[{metric: val_nll, dirction: minimize}, {metric: val_cka}]", r"dirction: is not a known key.*'direction'"),
+]
+NAMES = [
+    ("a/b", r"name: 'a/b' cannot be a name; allowed: letters, digits"),
+    ("'..'", r"name: '\.\.' cannot be a name"),
+    ("'a b'", r"cannot be a name"),
+    ("größe", r"cannot be a name"),
+    ("x" * 65, r"cannot be a name"),
+    ("2024", r"name: 2024 is not text \(put it in quotes\)"),
+]
+
+
+def whole(text: str) -> str:
+    """``text`` over the good document, its keys replacing the good ones."""
+    document = yaml.safe_load(GOOD + SEARCH)
+    replaced = {key for key in document if re.search(rf"^{key}:", text, re.MULTILINE)}
+    kept = {key: value for key, value in document.items() if key not in replaced}
+    return yaml.safe_dump(kept) + text + "\n"
+
+
+@pytest.mark.parametrize(("line", "match"), IN_SPACE, ids=[line for line, _ in IN_SPACE])
+def test_mistakes_in_space(tmp_path: Path, line: str, match: str) -> None:
+    extra = "" if line.startswith(("method", "backbone")) else "  backbone: [tf_efficientnet_lite0, mobilenetv2_100]\n"
+    with pytest.raises(RequestError, match=match) as caught:
+        load(tmp_path, f"{GOOD}space:\n  method: [full, repsim]\n{extra}  {line}\n")
+    assert len(caught.value.mistakes) == 1, str(caught.value)
+    assert str(caught.value).startswith(str(tmp_path / "bad.yaml"))
+
+
+@pytest.mark.parametrize(("line", "match"), AT_TOP, ids=[line for line, _ in AT_TOP])
+def test_mistakes_at_the_top(tmp_path: Path, line: str, match: str) -> None:
+    text = whole(f"{line}\nspace: {{}}" if line.startswith(("fixed: {method", "fixed: {backbone")) else line)
+    with pytest.raises(RequestError, match=match) as caught:
+        load(tmp_path, text)
+    assert len(caught.value.mistakes) == 1, str(caught.value)
+
+
+@pytest.mark.parametrize(("value", "match"), OBJECTIVES, ids=[value for value, _ in OBJECTIVES])
+def test_wrong_objectives(tmp_path: Path, value: str, match: str) -> None:
+    with pytest.raises(RequestError, match=match):
+        load(tmp_path, whole(f"objectives: {value}"))
+
+
+@pytest.mark.parametrize(("value", "match"), NAMES)
+def test_wrong_names(tmp_path: Path, value: str, match: str) -> None:
+    with pytest.raises(RequestError, match=match):
+        load(tmp_path, whole(f"name: {value}"))
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("fixed: {method: full}\nspace: {strength: [1, 2]}", "no method of this space has a penalty"),
+        ("fixed: {strength: 1}\nspace: {}", r"fixed\.strength: no method of this space has a penalty"),
+        ("fixed: {optim.lr: 1}\nspace: {optim.lr: [1, 2]}", r"space\.optim\.lr: is fixed as well"),
+        (
+            "search: {sampler: grid}\nspace: {optim.lr: {low: 1, high: 2}}",
+            r"a grid needs .*, and optim\.lr has a range",
+        ),
+        ("space: {method: {value: full, when: {method: full}}}", "method depends on itself"),
+        ("space: {backbone: {value: a, when: {backbone: a}}}", "backbone depends on itself"),
+        (
+            "space: {method: {value: full, when: {backbone: a}}, backbone: {value: a, when: {penalty: none}}}",
+            "method depends on backbone and backbone on method",
+        ),
+        ("space: [a]", r"space: \[.a.\] is not a section"),
+        ("space:", "space: None is not a section; allowed: searched keys"),
+        ("yes: 1", "True: is not a known key"),
+    ],
+)
+def test_parts_that_do_not_fit(tmp_path: Path, text: str, match: str) -> None:
+    with pytest.raises(RequestError, match=match):
+        load(tmp_path, whole(text))
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        (b"", r"bad\.yaml: is empty; allowed: the keys name"),
+        (b"- a", "holds .*, not keys and values"),
+        (b"a: [", r"is not YAML: .* \(line 1, column 5\)"),
+        (b"a: b: c", "is not YAML: "),
+        (b"\xff\xfe\xfa", "is not text in UTF-8"),
+        (b"a: \x00", "is not YAML: "),
+        (b"a: !!python/object:os.system x", "is not YAML: could not determine a constructor"),
+        (b"a: &x 1\nb: *x", "is not YAML: aliases"),
+        (b"a: 0b_", "is not YAML: not a valid int"),
+        (b"a: !!bool maybe", "is not YAML: not a valid bool"),
+        (b"a: 0x" + b"f" * 40, "is not YAML: the number is too large"),
+        (b"[" * 3000, "is not YAML a person would write: it is nested too deeply"),
+        (b"a: " + b"x" * 1_000_001, "is larger than 1000000 bytes"),
+        (b"--- 1\n--- 2", "is not YAML: "),
+    ],
+)
+def test_files_that_are_no_spaces(tmp_path: Path, content: bytes, match: str) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_bytes(content)
+    with pytest.raises(RequestError, match=match):
+        load_space(str(path))
+
+
+def test_keys_written_twice(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="key 'name' is written a second time in line ") as caught:
+        load(tmp_path, GOOD + "name: again\nspace: {method: [full, hcs], method: [hcs]}\nbugdet: 1\n")
+    text = str(caught.value)
+    assert "key 'method' is written a second time" in text
+    assert "'budget'" in text, "the rest is judged as well"
+
+
+def test_missing_keys_and_all_mistakes_at_once(tmp_path: Path) -> None:
+    with pytest.raises(RequestError) as caught:
+        load(tmp_path, "budget: {trials: 0, epochs: -1}\nsaerch: 1\nfixed: {optim.lr: -1, head: x}\n")
+    keys = [mistake.key for mistake in caught.value.mistakes]
+    assert sorted(keys) == [
+        "budget.epochs", "budget.trials", "fixed.head", "fixed.optim.lr", "name", "objectives", "saerch", "space",
+    ]  # fmt: skip
+    assert len(str(caught.value).splitlines()) == len(keys)
+
+
+@pytest.mark.parametrize(
+    ("name", "match"),
+    [
+        ("nowhere/x.yaml", r"--space nowhere/x\.yaml: does not exist; allowed: a path, or one of search_spaces/: "),
+        ("paretto", r"--space paretto: does not exist.*did you mean 'pareto'\?"),
+        ("", "is not a file name"),
+        ("a\x00b", "is not a file name"),
+        ("x" * 5000, "cannot be read"),
+        ("folder", "--space folder: is a folder"),
+        ("/dev/null", "is not a file"),
+    ],
+)
+def test_files_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, match: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(RequestError, match=match):
+        load_space(name)
+
+
+def test_an_unreadable_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(GOOD, encoding="utf-8")
+
+    def refuse(*_: object, **__: object) -> str:
+        raise PermissionError(13, os.strerror(13))
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    with pytest.raises(RequestError, match=r"a\.yaml: cannot be read: Permission denied"):
+        load_space(str(path))
+
+
+@pytest.mark.parametrize(
+    ("override", "match"),
+    [
+        ("budget.trials", r"'budget\.trials' is not KEY=VALUE"),
+        ("=3", r"'=3' is not KEY=VALUE"),
+        ("budget.trails=3", r"^--set budget\.trails: is not a known key.*did you mean 'trials'\?"),
+        ("budgt.trials=3", r"^--set budgt\.trials: is not a known key.*did you mean 'budget\.trials'\?"),
+        ("optim.epoch=3", r"^--set optim\.epoch: is not a known key.*did you mean 'optim\.epochs'\?"),
+        ("budget.trials=0", r"^--set budget\.trials: 0 is not allowed"),
+        ("budget={trials: 0}", r"^--set budget: trials: 0 is not allowed"),
+        ("optim.lr=1e-5", r"^--set optim\.lr: '1e-5' is not allowed .*write 1\.0e-5"),
+        ("optim.lr=[1, -1]", r"^--set optim\.lr: \[1\]: -1 is not allowed"),
+        ("space.optim.lr.low=1", r"^--set space\.optim\.lr\.low: is not a known key"),
+        ("fixed.seed=1", r"^--set fixed\.seed: all trials of a search train with search\.seed"),
+        ("method=repsm", r"^--set method: 'repsm' is not a known method.*did you mean 'repsim'\?"),
+        ("budget.trials=[", r"^--set budget\.trials: is not YAML"),
+        ("question={a: 1, a: 2}", r"^--set question: key 'a' is written a second time"),
+    ],
+)
+def test_wrong_overrides(override: str, match: str) -> None:
+    with pytest.raises(RequestError, match=match):
+        load_space("pareto", [override])
+
+
+def test_an_override_cannot_mend_a_section_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(whole("budget: 3"), encoding="utf-8")
+    with pytest.raises(RequestError, match="budget: 3 is not a section"):
+        load_space(str(tmp_path / "a.yaml"), ["budget.trials=4"])
+    (tmp_path / "a.yaml").write_text(whole("budget:"), encoding="utf-8")
+    assert load_space(str(tmp_path / "a.yaml"), ["budget.trials=4"]).budget.trials == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        ({"trials": 1}, "^--trials: 1 is not allowed; allowed: a whole number from 2"),
+        ({"parallel": 0}, "^--parallel: 0 is not allowed"),
+        ({"seed": -1}, "^--seed: -1 is not allowed"),
+        ({"data": ["a", "a"]}, r"^--data: \[1\]: 'a' is named twice"),
+        ({"data": []}, "^--data: is an empty list"),
+    ],
+)
+def test_wrong_flags_are_blamed_on_the_flag(arguments: dict[str, object], match: str) -> None:
+    with pytest.raises(RequestError, match=match):
+        load_space("pareto", **arguments)  # type: ignore[arg-type]
+
+
+WORDS = st.sampled_from(
+    [
+        *("full", "repsim", "any", "none", "maximize", "val_cka", "test_cka", "auto", "1e-5", "phantom:tiny", "[", "*"),
+        *("tf_efficientnet_lite0", "grid", "val_accuracy >= 0.5", "", "\x00", "é", "linear_probe+hcs"),
+    ]
+)
+NUMBERS = st.one_of(st.integers(), st.floats(), st.sampled_from([0, 1, 2, 10**400, -(2**63), True]))
+KEYS = st.sampled_from(
+    [
+        *("name", "data", "objectives", "constraints", "budget", "search", "fixed", "space", "confirm", "resources"),
+        *("trials", "epochs", "sampler", "seed", "metric", "direction", "method", "strength", "backbone", "optim.lr"),
+        *("optim.epochs", "data.fractions", "low", "high", "log", "when", "value", "penalty", "adapter", "data.views"),
+    ]
+)
+SCALARS = st.one_of(st.none(), WORDS, NUMBERS)
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS | SCALARS, inner, max_size=4),
+    max_leaves=12,
+)
+SOUND: dict[str, object] = yaml.safe_load(GOOD + SEARCH)
+
+
+def verdict(read: Callable[[], Space]) -> Space | list[str]:
+    """The space, or the lines that refuse it; any other exception fails the test."""
+    try:
+        return read()
+    except RequestError as error:
+        return [str(mistake) for mistake in error.mistakes]
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.dictionaries(KEYS, VALUES, max_size=5), st.dictionaries(KEYS, VALUES, max_size=3))
+def test_any_document_loads_or_is_refused(document: dict[str, object], searched: dict[str, object]) -> None:
+    for candidate in (document, {**SOUND, **document}, {**SOUND, "space": searched}):
+        answer = verdict(lambda document=candidate: Space.from_dict(document))  # type: ignore[misc]
+        if isinstance(answer, Space):
+            assert Space.from_dict(answer.to_dict()) == answer
+        else:
+            assert answer
+            assert all(len(line.splitlines()) == 1 for line in answer)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(max_size=60), st.text(st.characters(codec="utf-8"), max_size=30))
+def test_any_text_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, text: str, override: str) -> None:
+    path = tmp_path_factory.getbasetemp() / "fuzz.yaml"
+    path.write_text(GOOD + text, encoding="utf-8", errors="replace")
+    answer = verdict(lambda: load_space(str(path), [override]))
+    assert isinstance(answer, Space) or all(len(line.splitlines()) == 1 for line in answer)
+    with pytest.raises(RequestError):
+        load_space("pareto", ["nonsense=" + override])
