@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -29,6 +30,8 @@ PARENT = "mlflow.parentRunId"
 TEXT_PARAMS = frozenset({"data", "backbone", "backbone.weights", "head", "method", "data.group"})
 """Configuration keys whose values are text even when they look like a number."""
 OWN_COLUMN = frozenset({"data", "method", "strength", "backbone", "head", "seed"})
+DERIVED_PARAMS = frozenset({"adapter", "penalty"})
+"""Parameters recorded for filtering in the MLflow UI; they follow from the method and are no configuration keys."""
 """Configuration keys with a column of their own; every other key is a ``param/KEY`` column."""
 _WHOLE = frozenset({"attempts", "seed", "epochs", "chosen_epoch", "n_train", "n_val", "n_test", "n_probe"})
 _TEXT = frozenset(TRIAL_COLUMNS) - _WHOLE - frozenset({*METRICS, "strength", "on_front", "feasible"})
@@ -51,7 +54,7 @@ class Sweep:
     ``trials`` has the columns of TRIAL_COLUMNS and then ``param/KEY``, one row per trial, in order of trial number.
     ``configs`` (flat configuration) and ``facts`` are keyed by MLflow run id; ``hashes`` holds (data, probe).
     ``anchors`` are the run ids of ``linear_probe`` and ``full`` at default settings. ``notes`` say what could not be
-    read. ``ended`` is whether the store says the sweep is over.
+    read. ``state`` is the parent run's: running, finished, killed or failed.
     """
 
     name: str
@@ -66,7 +69,7 @@ class Sweep:
     git_dirty: bool
     versions: Mapping[str, str]
     space_hash: str
-    ended: bool
+    state: str
     started: str
     trials: pd.DataFrame
     configs: Mapping[str, Mapping[str, object]]
@@ -101,7 +104,7 @@ def load_sweep(client: Any, name: str) -> Sweep:
         git_dirty=tags.get(Tag.GIT_DIRTY, "").lower() == "true",
         versions={str(k): str(v) for k, v in _json(tags, Tag.VERSIONS, dict, notes, "the sweep").items()},
         space_hash=tags.get(Tag.SPACE_HASH, ""),
-        ended=parent.info.status != "RUNNING",
+        state=parent.info.status.lower(),
         started=_time(parent.info.start_time),
         trials=trials,
         configs=configs,
@@ -110,19 +113,19 @@ def load_sweep(client: Any, name: str) -> Sweep:
             run.info.run_id: (run.data.tags.get(Tag.DATA_HASH, ""), run.data.tags.get(Tag.PROBE_HASH, ""))
             for run in runs
         },
-        anchors=_anchors(trials),
+        anchors=_anchors(runs, trials),
         notes=tuple(notes),
     )
 
 
 def _children(client: Any, parent: Any) -> list[Any]:
-    """Trials of the sweep, and the confirmation runs filed under them, each once, in order of trial number."""
+    """Trials of the sweep, and the confirmations filed under them, each once, in order of trial number."""
     experiment = [parent.info.experiment_id]
     direct = search_all(client, f"tags.{PARENT} = '{parent.info.run_id}'", experiment)
     known = {run.info.run_id for run in direct}
     nested = [
         run
-        for run in search_all(client, f"tags.{Tag.STAGE} = '{Stage.CONFIRM}'", experiment)
+        for run in search_all(client, f"tags.{Tag.STAGE} != '{Stage.SEARCH}'", experiment)
         if run.data.tags.get(PARENT) in known and run.info.run_id not in known
     ]
     trials = [run for run in [*direct, *nested] if run.data.tags.get(Tag.KIND, KIND_TRIAL) == KIND_TRIAL]
@@ -137,7 +140,7 @@ def trial_order(trial_id: str) -> tuple[int, str]:
 def _tidy(
     runs: list[Any], sweep: str, notes: list[str]
 ) -> tuple[pd.DataFrame, dict[str, dict[str, object]], dict[str, dict[str, object]]]:
-    configs = {run.info.run_id: {key: param_value(key, text) for key, text in run.data.params.items()} for run in runs}
+    configs = {run.info.run_id: _config(run.data.params) for run in runs}
     facts: dict[str, dict[str, object]] = {}
     for run in runs:
         trial_id = run.data.tags.get(Tag.TRIAL_ID, run.info.run_id)
@@ -184,6 +187,10 @@ def _row(run: Any, sweep: str, config: Mapping[str, object], facts: Mapping[str,
         "mlflow_run_id": run.info.run_id,
         **{f"{PARAM_PREFIX}{key}": value for key, value in config.items() if key not in OWN_COLUMN},
     }
+
+
+def _config(params: Mapping[str, str]) -> dict[str, object]:
+    return {key: param_value(key, text) for key, text in params.items() if key not in DERIVED_PARAMS}
 
 
 def _method_parts(method: str) -> tuple[str | None, str | None]:
@@ -254,10 +261,28 @@ def _json(tags: Mapping[str, str], key: str, kind: type[Any], notes: list[str], 
         value = json.loads(text)
     except ValueError:
         value = None
-    if not isinstance(value, kind):
+    if isinstance(value, kind):
+        return value
+    value = _salvage(text) if kind is dict else None
+    if value is None:
         notes.append(f"The record {key!r} of {who} could not be read and is left out.")
         return kind()
+    notes.append(f"The record {key!r} of {who} was cut short by the store; its lists may be incomplete.")
     return value
+
+
+def _salvage(text: str) -> dict[str, Any] | None:
+    """The longest readable beginning of a JSON object that was cut off (stores limit the length of a tag)."""
+    ends = [match.start() for match in re.finditer(", ", text)]
+    for end in reversed(ends):
+        for close in ("}", "]}"):
+            try:
+                value = json.loads(text[:end] + close)
+            except ValueError:
+                continue
+            if isinstance(value, dict):
+                return value
+    return None
 
 
 def _objectives(tags: Mapping[str, str]) -> tuple[Objective, ...]:
@@ -281,11 +306,12 @@ def _references(tags: Mapping[str, str], notes: list[str]) -> dict[str, Referenc
     return found
 
 
-def _anchors(trials: pd.DataFrame) -> frozenset[str]:
-    """The first two search trials of each data set are ``linear_probe`` and ``full`` at default settings."""
+def _anchors(runs: list[Any], trials: pd.DataFrame) -> frozenset[str]:
+    """The runs that say so; where none does, ``linear_probe`` and ``full`` among a data set's first two trials."""
+    marked = frozenset(run.info.run_id for run in runs if run.data.tags.get("anchor", "").lower() == "true")
     search = trials[trials["stage"] == Stage.SEARCH.value]
     first = search.groupby("data", sort=False).head(2)
-    return frozenset(first.loc[first["method"].isin(["linear_probe", "full"]), "mlflow_run_id"])
+    return marked or frozenset(first.loc[first["method"].isin(["linear_probe", "full"]), "mlflow_run_id"])
 
 
 def _time(milliseconds: int | None) -> str:

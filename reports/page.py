@@ -320,6 +320,7 @@ def _provenance(sweep: Sweep, studies: Sequence[Study]) -> str:
     dirty = " (with uncommitted changes)" if sweep.git_dirty else ""
     general: dict[str, object] = {
         "started": sweep.started,
+        "state of the run": sweep.state,
         "git commit": f"{sweep.git_commit or MISSING}{dirty}",
         "space hash": sweep.space_hash or MISSING,
         "objectives": ", ".join(f"{o.direction} {o.metric}" for o in sweep.objectives),

@@ -161,10 +161,10 @@ def trials_table(sweep: Sweep, study: Study) -> Table:
     for row in records(study.trials):
         run_id = row["mlflow_run_id"]
         state = f"{row['status']}, infeasible" if row["feasible"] is False else row["status"]
-        mark = "front" if run_id in front else ("anchor" if run_id in sweep.anchors else "")
+        roles = [name for name, ids in (("front", front), ("anchor", sweep.anchors)) if run_id in ids]
         rows.append(
             (
-                row["trial_id"], row["stage"], state, mark, row["method"], row["strength"], row["backbone"],
+                row["trial_id"], row["stage"], state, ", ".join(roles), row["method"], row["strength"], row["backbone"],
                 row.get(f"{PARAM_PREFIX}optim.lr"), row["seed"],
                 *(row[name] for name in names), row["train_seconds"],
             )
@@ -174,7 +174,7 @@ def trials_table(sweep: Sweep, study: Study) -> Table:
         name="trials",
         caption="",
         columns=(
-            "trial", "stage", "status", "", "method", "strength", "backbone", "optim.lr", "seed",
+            "trial", "stage", "status", "role", "method", "strength", "backbone", "optim.lr", "seed",
             *labels, METRICS["train_seconds"].label,
         ),
         rows=tuple(rows),

@@ -143,9 +143,9 @@ def warnings_for(sweep: Sweep, studies: Sequence[Study]) -> list[tuple[str, str]
     status = sweep.trials["status"]
     open_states = {s.value: int((status == s.value).sum()) for s in Status if not s.terminal}
     waiting = "".join(f", {count} {name}" for name, count in open_states.items() if count)
-    if waiting or not sweep.ended:
+    if waiting or sweep.state in ("killed", "failed"):
         done = len(status) - sum(open_states.values())
-        text = f"The sweep had not ended when this was built: {done} trials finished{waiting}."
+        text = f"The sweep was not complete when this was built: {done} trials finished{waiting}."
         found.append(("incomplete sweep", text))
     failed = int((status == Status.FAILED.value).sum())
     if failed:

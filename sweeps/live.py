@@ -102,6 +102,8 @@ class LiveView:
         return max(0.0, left) / max(1, len(self._running_since))
 
     def _is_news(self, record: TrialRecord) -> bool:
+        if self._live is not None and record.status is Status.COMPLETED:
+            return False  # the table says it
         if record.status.terminal:
             # what an earlier driver finished is no news
             return record.ended is None or _seconds(record.ended) >= self._began - 1.0

@@ -10,7 +10,6 @@ import dataclasses
 import json
 import math
 import re
-import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from repsim.errors import Mistake, RequestError, one_line
 from repsim.records import KIND_SWEEP, KIND_TRIAL, Stage, Status, Tag
+from sweeps.patient import PAUSES, PatientThread, short
 from sweeps.space import Space
 from sweeps.tracking_rows import (
     Point,
@@ -39,7 +39,7 @@ from sweeps.tracking_uri import open_client, prepare_store, redacted, resolve_tr
 from sweeps.trial import Trial, TrialRecord
 
 if TYPE_CHECKING:
-    from mlflow.entities import Run
+    from mlflow.entities import Experiment, Run
 
 __all__ = ["SweepWriter", "describe", "prepare_store", "resolve_tracking_uri", "space_hash"]
 
@@ -49,7 +49,6 @@ _TEXT_LIMIT = 5000  # characters of a tag or parameter every supported server ta
 _METRICS_PER_CALL = 800  # with 100 parameters and 100 tags still below the limit of 1000 entities
 _NAMES_PER_CALL = 100
 _START_SECONDS = 30.0
-_BACKOFF = (0.2, 10.0)
 _PERMANENT = frozenset(
     {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS"}
 )
@@ -62,7 +61,6 @@ _RUN_STATUS = {
     Status.FAILED: "FAILED",
 }
 _SWEEP_STATUS = {"completed": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
-_FINISH = "finish"
 
 
 @dataclasses.dataclass
@@ -108,11 +106,7 @@ class SweepWriter:
         self._uri, self._space, self._sweep = uri, space, sweep
         self._provenance, self._command = provenance, command
         self._artifact_root, self._resume, self._on_error = artifact_root, resume, on_error
-        self._condition = threading.Condition()
-        self._jobs: dict[str, Callable[[], None]] = {}
-        self._busy = False
-        self._deadline: float | None = None
-        self._thread: threading.Thread | None = None
+        self._thread = PatientThread("MLflow", refused=_permanent, report=self._report)
         self._errors: list[str] = []
         self._children: dict[str, _Child] = {}
         self._doubtful: set[str] = set()
@@ -131,130 +125,84 @@ class SweepWriter:
 
         Returns the parent's run id. Raises :class:`RequestError` when the store cannot be used.
         """
+        self._patiently(self._open)
+        self._thread.start((self._mlflow_error, OSError))
+        return self._run_id
+
+    def check(self) -> None:
+        """Find out whether :meth:`start` will work, for the time before anything is written.
+
+        Makes the sqlite database where there is none yet; raises :class:`RequestError` as ``start`` would.
+        """
+        self._patiently(self._find_experiment)
+
+    def _patiently(self, action: Callable[[], object]) -> None:
         prepare_store(self._uri)
         self._client = open_client(self._uri)
         from mlflow.exceptions import MlflowException
 
         self._mlflow_error = MlflowException
-        ends, pause = time.monotonic() + _START_SECONDS, _BACKOFF[0]
+        ends, pause = time.monotonic() + _START_SECONDS, PAUSES[0]
         while True:
             try:
-                self._open()
-                break
+                action()
+                return
             except (MlflowException, OSError) as error:
                 if _permanent(error) or time.monotonic() > ends:
                     raise RequestError(
-                        Mistake(where=redacted(self._uri), key="", problem=f"MLflow refuses: {_short(error)}")
+                        Mistake(where=redacted(self._uri), key="", problem=f"MLflow refuses: {short(error)}")
                     ) from None
             time.sleep(pause)
-            pause = min(2 * pause, _BACKOFF[1])
-        self._thread = threading.Thread(target=self._work, name="mlflow-writer", daemon=True)
-        self._thread.start()
-        return self._run_id
+            pause = min(2 * pause, PAUSES[1])
 
     def update(self, record: TrialRecord) -> None:
         """Queue the present state of a trial; a newer one replaces it. A trial only proposed has no run yet."""
         if record.status is Status.PROPOSED:
             return
         snapshot = dataclasses.replace(record, epochs=list(record.epochs))
-        self._queue(f"trial {record.trial.trial_id}", partial(self._write_trial, snapshot))
+        self._thread.put(f"trial {record.trial.trial_id}", partial(self._write_trial, snapshot))
 
     def set_reference(self, data: str, reference: Mapping[str, float], ideal: Mapping[str, float]) -> None:
         """Queue the hypervolume's reference and ideal point of a data set, by objective."""
         self._reference = {**self._reference, data: {"reference": dict(reference), "ideal": dict(ideal)}}
         tags = {Tag.REFERENCE: json.dumps(self._reference, ensure_ascii=False)}
-        self._queue("reference", partial(self._write_parent_tags, tags))
+        self._thread.put("reference", partial(self._write_parent_tags, tags))
 
     def sweep_values(self, step: int, values: Mapping[str, float]) -> None:
         """Queue values of the sweep itself (``curve/hypervolume``) at ``step``, the number of finished trials."""
         now = int(time.time() * 1000)
         points = [Point(metric_name(key), value, now, step) for key, value in values.items() if math.isfinite(value)]
-        self._queue(f"values {step} {sorted(values)}", partial(self._write_values, points))
+        self._thread.put(f"values {step} {sorted(values)}", partial(self._write_values, points))
 
     def set_front(self, trial_ids: Collection[str]) -> None:
         """Queue ``on_front``: true for these trials, false for every other finished one."""
         self._front = frozenset(trial_ids)
-        self._queue("front", self._write_front)
+        self._thread.put("front", self._write_front)
 
     def log_report(self, folder: Path) -> None:
         """Queue the upload of a finished report as the parent's artifact ``report/``."""
         if not folder.is_dir():
             self._report(f"MLflow: there is no report to keep at {one_line(str(folder), 200)}")
             return
-        self._queue("report", lambda: self._client.log_artifacts(self._run_id, str(folder), "report"))
+        self._thread.put("report", lambda: self._client.log_artifacts(self._run_id, str(folder), "report"))
 
     def flush(self, timeout: float) -> bool:
         """Wait until everything queued has been written; False when ``timeout`` seconds did not suffice."""
-        with self._condition:
-            return self._condition.wait_for(lambda: not self._jobs and not self._busy, timeout)
+        return self._thread.flush(timeout)
+
+    def end(self, status: str) -> None:
+        """Queue the end of the parent run: ``completed``, ``interrupted`` or ``failed``. A report may still follow."""
+        self._thread.put("the end of the sweep", partial(self._finish, status), last=True)
 
     def close(self, status: str, timeout: float = 30.0) -> None:
-        """Write what is queued, end the parent run as ``completed``, ``interrupted`` or ``failed``, stop the thread.
+        """:meth:`end`, write what is queued, stop the thread.
 
         What ``timeout`` seconds do not suffice for is reported as an error; a resume writes it.
         """
-        if self._thread is None:
-            return
-        with self._condition:
-            self._jobs[_FINISH] = partial(self._finish, status)
-            self._deadline = time.monotonic() + timeout
-            self._condition.notify_all()
-        self._thread.join(timeout + 1.0)
-        with self._condition:
-            left = len(self._jobs) + self._busy
+        self.end(status)
+        left = self._thread.close(timeout)
         if left > 0:
-            self._report(
-                f"MLflow: {left} updates could not be written; the journal has them, --resume sends them again"
-            )
-        self._thread = None
-
-    # ---- the thread
-
-    def _queue(self, key: str, job: Callable[[], None]) -> None:
-        with self._condition:
-            self._jobs[key] = job
-            self._condition.notify_all()
-
-    def _take(self) -> tuple[str, Callable[[], None]] | None:
-        """The next job, the closing one last; None once the sweep is closed and all is written, or time is up."""
-        with self._condition:
-            self._condition.wait_for(lambda: self._jobs or self._deadline is not None)
-            late = self._deadline is not None and time.monotonic() > self._deadline
-            if late or not self._jobs:
-                return None
-            key = next((key for key in self._jobs if key != _FINISH), _FINISH)
-            self._busy = True
-            return key, self._jobs.pop(key)
-
-    def _work(self) -> None:
-        pause, outage = _BACKOFF[0], False
-        while (taken := self._take()) is not None:
-            key, job = taken
-            retry = False
-            try:
-                job()
-                pause, outage = _BACKOFF[0], False
-            except (self._mlflow_error, OSError) as error:
-                retry = not _permanent(error)
-                if not retry:
-                    self._report(f"MLflow refuses {key}: {_short(error)}")
-                elif not outage:
-                    self._report(f"MLflow does not answer ({_short(error)}); trying again, the journal has everything")
-                outage = outage or retry
-            with self._condition:
-                if retry:
-                    self._jobs.setdefault(key, job)
-                self._busy = False
-                self._condition.notify_all()
-            if retry:
-                self._pause(pause)
-                pause = min(2 * pause, _BACKOFF[1])
-
-    def _pause(self, seconds: float) -> None:
-        ends = time.monotonic() + seconds
-        with self._condition:
-            while (left := min(ends, self._deadline or ends) - time.monotonic()) > 0:
-                self._condition.wait(left)
+            self._report(f"MLflow: {left} updates not written; the journal has them, --resume sends them again")
 
     def _report(self, line: str) -> None:
         self._errors.append(line)
@@ -281,24 +229,24 @@ class SweepWriter:
         self._adopt(self._search(f"tags.kind = '{KIND_TRIAL}' and {self._sweep_filter()}"))
 
     def _experiment(self) -> str:
-        name = self._space.name
-        found = self._client.get_experiment_by_name(name)
+        found = self._find_experiment()
         if found is None:
             try:
-                return str(self._client.create_experiment(name, artifact_location=self._artifact_location()))
-            except self._mlflow_error as error:
-                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                return str(self._client.create_experiment(self._space.name, self._artifact_location()))
+            except self._mlflow_error:
+                found = self._find_experiment()  # unless another sweep was faster
+                if found is None:
                     raise
-                found = self._client.get_experiment_by_name(name)
-        if found is None or found.lifecycle_stage != "active":
-            problem = f"experiment {one_line(name)} was deleted"
-            command = f"mlflow experiments restore --experiment-id {found.experiment_id}" if found is not None else ""
-            raise RequestError(
-                Mistake(
-                    where=redacted(self._uri), key="", problem=f"{problem}; restore it ({command}) or rename the space"
-                )
-            )
         return str(found.experiment_id)
+
+    def _find_experiment(self) -> Experiment | None:
+        name = self._space.name
+        found = self._client.get_experiment_by_name(name)
+        if found is not None and found.lifecycle_stage != "active":
+            command = f"mlflow experiments restore --experiment-id {found.experiment_id}"
+            problem = f"experiment {one_line(name)} was deleted; restore it ({command}) or rename the space"
+            raise RequestError(Mistake(where=redacted(self._uri), key="", problem=problem))
+        return found
 
     def _artifact_location(self) -> str | None:
         root = self._artifact_root
@@ -492,7 +440,3 @@ class SweepWriter:
 def _permanent(error: Exception) -> bool:
     """Whether trying again is pointless (the run was deleted, the value is refused)."""
     return getattr(error, "error_code", None) in _PERMANENT
-
-
-def _short(error: Exception) -> str:
-    return one_line(" ".join(str(error).split()), 200)

@@ -43,7 +43,7 @@ class Difficulty:
     clutter: float
 
 
-DIFFICULTY = Difficulty(overlap=0.1, spread=0.3, faintness=2.0, clutter=0.6)
+DIFFICULTY = Difficulty(overlap=0.08, spread=0.28, faintness=3.0, clutter=0.65)
 """Of ``phantom:ultrasound``: set so that ImageNet features under a linear probe leave room for finetuning."""
 EASY = Difficulty(overlap=0.0, spread=0.1, faintness=0.0, clutter=0.1)
 """Of ``phantom:tiny``."""

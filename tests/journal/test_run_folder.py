@@ -48,6 +48,16 @@ def test_a_name_that_is_taken_is_refused_with_the_resume_command(tmp_path: Path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["dangling", "file", "pareto"]
 
 
+def test_whether_a_name_is_free_can_be_asked_without_making_anything(tmp_path: Path) -> None:
+    RunFolder.check_free(tmp_path / "runs", "pareto")
+    assert list(tmp_path.iterdir()) == []
+    RunFolder.create(tmp_path / "runs", "pareto")
+    with pytest.raises(RequestError, match="--resume pareto"):
+        RunFolder.check_free(tmp_path / "runs", "pareto")
+    with pytest.raises(RequestError, match="is not a name"):
+        RunFolder.check_free(tmp_path / "runs", "a/b")
+
+
 def test_a_name_taken_meanwhile_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rename = Path.rename
 
@@ -79,9 +89,9 @@ def test_an_unwritable_place_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../a", "/a", "a\\b", "a b", "-a", ".a", "a\n", "é", "x" * 129])
 def test_names_that_are_not_plain_are_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(RequestError, match="^--name: .* is not a name; allowed: up to 128 letters"):
+    with pytest.raises(RequestError, match=r"^--name: .* is not a name; allowed: up to 128 letters"):
         RunFolder.create(tmp_path / "runs", name)
-    with pytest.raises(RequestError, match="^--resume: .* is not a name"):
+    with pytest.raises(RequestError, match=r"^--resume: .* is not a name"):
         RunFolder.open_existing(tmp_path / "runs", name)
     assert list(tmp_path.iterdir()) == []
 

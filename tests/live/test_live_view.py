@@ -176,6 +176,7 @@ def test_the_table_shows_counts_front_and_running_trials(make: Make, monkeypatch
     assert "front (1)" in text
     assert "2/3" in text
     assert "t0001 failed" in text
+    assert "t0000 completed" not in text
     assert "out of memory" in text
     assert "MLflow does not answer [bold]" in text
     last = text[text.rindex("pareto:") :]

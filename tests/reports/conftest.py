@@ -46,7 +46,9 @@ class FakeTrial:
 
 
 def written(value: object) -> str:
-    return "null" if value is None else str(value)
+    if value is None:
+        return "null"
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def record(
@@ -110,7 +112,9 @@ def _record_trial(client: MlflowClient, experiment: str, parent: str, name: str,
         **trial.tags,
     }
     run_id = client.create_run(experiment, tags=tags).info.run_id
-    params = {key: written(value) for key, value in config.flat().items()} | dict(trial.params)
+    method = config.parsed_method
+    values = {**config.flat(), "adapter": method.adapter, "penalty": method.penalty}
+    params = {key: written(value) for key, value in values.items()} | dict(trial.params)
     client.log_batch(
         run_id,
         metrics=[Metric(key, value, 0, 0) for key, value in trial.metrics.items()],
@@ -171,10 +175,34 @@ def demo_trials() -> list[FakeTrial]:
     late = "2026-11-20T07:59:00+00:00"
     base = {"data": "phantom:ultrasound"}
     reason = f"the loss became NaN in step 12 {HOSTILE}"
-    trials.append(FakeTrial("t0027", config(**base, optim__lr=9e-4), status="failed", reason=reason, feasible=None, facts={}, ended=late))
+    trials.append(
+        FakeTrial(
+            "t0027", config(**base, optim__lr=9e-4), status="failed", reason=reason, feasible=None, facts={}, ended=late
+        )
+    )
     partial = {"val_accuracy": 0.99, "val_cka": 0.99}
-    trials.append(FakeTrial("t0028", config(**base, method="hcs"), partial, status="pruned", reason="behind the front", feasible=None, facts={}, ended=late))
-    trials.append(FakeTrial("t0029", config(**base, method="repsim", strength=2.5), numbers(0.98, 0.985), feasible=False, facts=facts, ended=late))
+    trials.append(
+        FakeTrial(
+            "t0028",
+            config(**base, method="hcs"),
+            partial,
+            status="pruned",
+            reason="behind the front",
+            feasible=None,
+            facts={},
+            ended=late,
+        )
+    )
+    trials.append(
+        FakeTrial(
+            "t0029",
+            config(**base, method="repsim", strength=2.5),
+            numbers(0.98, 0.985),
+            feasible=False,
+            facts=facts,
+            ended=late,
+        )
+    )
     return trials
 
 
@@ -227,7 +255,10 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
             tags={Tag.METHOD: HOSTILE, Tag.BACKBONE: f"b{HOSTILE}", Tag.DATA: HOSTILE},
             params={"method": HOSTILE, "optim.lr": HOSTILE},
         )
-        twin = [FakeTrial(f"t{i:04d}", config(method=m, data=HOSTILE), numbers(0.9, 0.7)) for i, m in enumerate(["linear_probe", "full"])]
+        twin = [
+            FakeTrial(f"t{i:04d}", config(method=m, data=HOSTILE), numbers(0.9, 0.7))
+            for i, m in enumerate(["linear_probe", "full"])
+        ]
         lacking = FakeTrial("t0001", config(method="full"), {"val_accuracy": 0.9, "val_cka": math.nan})
         parents = {
             "demo": record(client, "demo", demo_trials(), tags={Tag.REFERENCE: DEMO_REFERENCE, Tag.GIT_DIRTY: "true"}),
@@ -243,9 +274,14 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
             "failed": record(
                 client,
                 "failed",
-                [FakeTrial(f"t{i:04d}", running, status="failed", reason="no memory", facts={}, feasible=None) for i in range(3)],
+                [
+                    FakeTrial(f"t{i:04d}", running, status="failed", reason="no memory", facts={}, feasible=None)
+                    for i in range(3)
+                ],
             ),
-            "lacking": record(client, "lacking", [FakeTrial("t0000", config(method="linear_probe"), numbers(0.8, 1.0)), lacking]),
+            "lacking": record(
+                client, "lacking", [FakeTrial("t0000", config(method="linear_probe"), numbers(0.8, 1.0)), lacking]
+            ),
             "nothing": record(client, "nothing", []),
         }
         yield Store(uri=uri, folder=folder, parents=parents)

@@ -219,6 +219,9 @@ def test_the_report_is_an_artifact_of_the_sweep(store_uri: str, client: MlflowCl
     (report / "tables" / "front.csv").write_text("a,b\n")
     sweep = writer(store_uri, "reported", artifacts)
     parent = sweep.start()
+    sweep.end("completed")
+    assert sweep.flush(20)
+    assert client.get_run(parent).info.status == "FINISHED"
     sweep.log_report(report)
     sweep.close("completed")
     assert [item.path for item in client.list_artifacts(parent, "report")] == ["report/index.html", "report/tables"]
@@ -311,7 +314,7 @@ def test_an_outage_loses_and_doubles_nothing(
     monkeypatch: pytest.MonkeyPatch,
     done: bool,
 ) -> None:
-    monkeypatch.setattr("sweeps.tracking._BACKOFF", (0.01, 0.02))
+    monkeypatch.setattr("sweeps.patient.PAUSES", (0.01, 0.02))
     name = f"outage {done}"
     heard: list[str] = []
     sweep = writer(store_uri, name, artifacts, on_error=heard.append)
@@ -364,7 +367,7 @@ def test_a_store_that_stays_away_does_not_hold_up_the_end(
     began = time.monotonic()
     sweep.close("completed", timeout=1.0)
     assert time.monotonic() - began < 3.0
-    assert "could not be written" in sweep.errors[-1]
+    assert "updates not written" in sweep.errors[-1]
     assert "--resume" in sweep.errors[-1]
 
 
@@ -372,6 +375,24 @@ def test_a_deleted_experiment_is_a_request_error(store_uri: str, client: MlflowC
     client.delete_experiment(client.create_experiment("thrown away"))
     with pytest.raises(RequestError, match=r"'thrown away' was deleted; restore it \(mlflow experiments restore"):
         writer(store_uri, "thrown away", artifacts).start()
+    with pytest.raises(RequestError, match="'thrown away' was deleted"):
+        writer(store_uri, "thrown away", artifacts).check()
+    writer(store_uri, "not there yet", artifacts).check()
+    assert client.get_experiment_by_name("not there yet") is None
+    with pytest.raises(RequestError, match=r"MLflow refuses: "):
+        writer(store_uri, "", artifacts).start()
+
+
+def test_another_sweep_may_make_the_experiment_first(
+    store_uri: str, client: MlflowClient, artifacts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = writer(store_uri, "raced", artifacts)
+    find = sweep._find_experiment
+    answers = iter([None, *[0] * 9])
+    monkeypatch.setattr(sweep, "_find_experiment", lambda: None if next(answers) is None else find())
+    made = client.create_experiment("raced")
+    assert client.get_run(sweep.start()).info.experiment_id == made
+    sweep.close("completed")
 
 
 def test_not_a_number_and_infinity_are_never_sent() -> None:

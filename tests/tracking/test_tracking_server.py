@@ -51,7 +51,7 @@ def _server(folder: Path, port: int) -> Iterator[None]:
 
 
 def test_a_server_that_dies_and_comes_back_has_everything_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sweeps.tracking._BACKOFF", (0.2, 1.0))
+    monkeypatch.setattr("sweeps.patient.PAUSES", (0.2, 1.0))
     prepare_store(f"sqlite:///{tmp_path}/mlflow.db")
     port = _free_port()
     uri = f"http://127.0.0.1:{port}"
