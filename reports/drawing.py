@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -211,6 +212,13 @@ def _course(picture: CoursePicture, theme: Theme) -> Figure:
     return figure
 
 
+def _decade(values: Sequence[float]) -> tuple[float, float]:
+    """Limits with room at both ends and at least a decade wide, so that some ticks fall inside."""
+    low, high = min(values) / 1.3, max(values) * 1.3
+    widen = max(1.0, math.sqrt(10 * low / high))
+    return low / widen, high * widen
+
+
 def _strength(picture: StrengthPicture, theme: Theme) -> Figure:
     rows, columns = len(picture.rows), len(picture.methods)
     figure = _figure(max(4.2, 2.5 * columns + 0.8), 2.1 * rows + 0.5)
@@ -228,6 +236,7 @@ def _strength(picture: StrengthPicture, theme: Theme) -> Figure:
             axes.set_xscale("log")
             # the default labels are mathematics, which the theme turns off for names from users
             axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0), numticks=9))
+            axes.set_xlim(*_decade([x for row in picture.series for column in row for x, _, _ in column]))
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             axes.xaxis.set_minor_locator(NullLocator())
             if row == 0:

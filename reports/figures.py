@@ -86,8 +86,8 @@ def shorten(text: str, limit: int = LABEL_LIMIT) -> str:
 
 
 def choose_styles(methods: Sequence[str], backbones: Sequence[str]) -> Styles:
-    """Known methods keep their place in the catalogue, unknown ones follow by name."""
-    known = [name for name in method_names() if name in methods]
+    """Every method of the catalogue keeps its place, and so its colour in every report; unknown ones follow by name."""
+    known = method_names()
     return Styles(
         methods=(*known, *sorted(set(methods) - set(known))),
         backbones=tuple(sorted(set(backbones))),

@@ -21,6 +21,11 @@ def file_name(trial_id: str) -> str:
     return "-".join(_SAFE.findall(trial_id)) + ".yaml"
 
 
+def space_name(experiment: str, trial_id: str) -> str:
+    """``pareto-t0007``, in the letters a space's name may have and well below its 64."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", f"{experiment[:40]}-{trial_id[:16]}").lstrip("_.-")
+
+
 def yaml_scalar(value: object) -> str:
     """A JSON value in a spelling that YAML 1.1 reads as the same value (``1e-05`` would be text there)."""
     if isinstance(value, float):
@@ -39,10 +44,13 @@ def space_text(sweep: Sweep, study: Study, point: Point) -> str:
     """The space file of one point."""
     config: Mapping[str, object] = sweep.configs[point.run_id]
     fixed = {key: value for key, value in config.items() if key not in ("data", "seed", _EPOCHS)}
+    if fixed.get("strength") is None:
+        # a space without a penalty has no such key
+        fixed.pop("strength", None)
     question = f"Does {point.trial_id} of sweep {sweep.name} repeat?"
     lines = [
         MARK,
-        f"name: {yaml_scalar(f'{sweep.experiment}-{point.trial_id}')}",
+        f"name: {yaml_scalar(space_name(sweep.experiment, point.trial_id))}",
         f"question: {yaml_scalar(question)}",
         f"data: {yaml_scalar(study.data)}",
         "objectives:",

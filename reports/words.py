@@ -8,7 +8,7 @@ from dataclasses import replace
 from reports.fronts import KNEE, WITHIN, Point, Study, confirmed, front_order, recommend
 from reports.load import Sweep, finite
 from reports.paper_tables import show
-from repsim.records import METRICS, Objective, Stage, Status
+from repsim.records import FACTS, METRICS, Objective, Stage, Status
 
 NO_ERROR_BARS = "n = 1, no error bars"
 ACROSS_BACKBONES = (
@@ -16,6 +16,7 @@ ACROSS_BACKBONES = (
     "quantity as that value on another: read similarities within a panel, not across."
 )
 SHOWN_NAMES = 20
+SHOWN_NOTES = 3
 
 
 def describe(point: Point) -> str:
@@ -163,7 +164,9 @@ def warnings_for(sweep: Sweep, studies: Sequence[Study]) -> list[tuple[str, str]
     for study in studies:
         who = f"{study.data}: " if len(studies) > 1 else ""
         found.extend((short, f"{who}{text}") for short, text in _data_warnings(sweep, study))
-    found.extend(("unreadable record", note) for note in sweep.notes)
+    if sweep.notes:
+        more = f" And {len(sweep.notes) - SHOWN_NOTES} more like this." if len(sweep.notes) > SHOWN_NOTES else ""
+        found.append(("unreadable record", " ".join(sweep.notes[:SHOWN_NOTES]) + more))
     return found
 
 
@@ -217,5 +220,5 @@ def known_facts(sweep: Sweep, study: Study) -> Mapping[str, object]:
     """The facts of the first trial of a data set that recorded any."""
     for run_id in study.trials["mlflow_run_id"]:
         if sweep.facts[run_id]:
-            return sweep.facts[run_id]
+            return {name: sweep.facts[run_id][name] for name in FACTS if name in sweep.facts[run_id]}
     return {}

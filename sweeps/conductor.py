@@ -5,6 +5,7 @@ Order matters: a fact is journaled (fsynced) before anybody acts on it. One thre
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from pathlib import Path
 from typing import Protocol
@@ -51,6 +52,8 @@ class Sweep:
         records = journal.history.records.values()
         self._queue: deque[Trial] = deque(record.trial for record in records if not record.status.terminal)
         self._deaths: dict[str, int] = {}
+        hours = space.budget.hours
+        self._deadline = None if hours is None else time.monotonic() + 3600.0 * hours
         self._spent = False
 
     @property
@@ -114,6 +117,8 @@ class Sweep:
         self._queue.appendleft(trial)
 
     def _propose(self) -> Trial | None:
+        if self._deadline is not None and time.monotonic() > self._deadline:
+            self._search.close()
         trial = self._search.ask()
         if trial is None:
             self._spent = True

@@ -9,13 +9,14 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 import ray
 from ray import tune
+from ray.tune import Callback
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
@@ -158,8 +159,24 @@ def cluster(slots: Slots, address: str | None) -> Iterator[None]:
         ray.shutdown()
 
 
-def drive(conductor: Conductor, slots: Slots) -> None:
-    """Run until the conductor has nothing more to run. Needs a :func:`cluster`."""
+class _Watch(Callback):  # type: ignore[misc]
+    """Calls ``check`` in every turn of Ray's loop, from Python code, where an exception may be raised safely."""
+
+    def __init__(self, check: Callable[[], None]) -> None:
+        self._check = check
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: object) -> None:
+        self._check()
+
+    def __getstate__(self) -> dict[str, object]:
+        return {}
+
+
+def drive(conductor: Conductor, slots: Slots, check: Callable[[], None]) -> None:
+    """Run until the conductor has nothing more to run. Needs a :func:`cluster`.
+
+    ``check`` is called some ten times a second; what it raises ends the run.
+    """
     live: dict[str, Assignment] = {}
     with tempfile.TemporaryDirectory(prefix="repsim-ray-") as disposable:
         tuner = tune.Tuner(
@@ -174,6 +191,7 @@ def drive(conductor: Conductor, slots: Slots) -> None:
                 name="sweep",
                 storage_path=disposable,
                 verbose=0,
+                callbacks=[_Watch(check)],
                 failure_config=tune.FailureConfig(max_failures=0),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
             ),

@@ -103,10 +103,15 @@ class RunFolder:
 
     @staticmethod
     def check_free(runs_dir: Path, name: str) -> None:
-        """RequestError, holding the resume command, when ``name`` is taken; nothing is made."""
+        """RequestError when ``name`` is taken (with the resume command) or cannot be made there; nothing is made."""
         check_name(name)
         if os.path.lexists(runs_dir / name):
             _taken(runs_dir / name)
+        there = next(folder for folder in (runs_dir, *runs_dir.parents) if folder.exists())
+        if not there.is_dir():
+            _refuse(str(there), "cannot be written: it is a file, not a folder")
+        if not os.access(there, os.W_OK | os.X_OK):
+            _refuse(str(there), "cannot be written: permission denied")
 
     @classmethod
     def open_existing(cls, runs_dir: Path, name: str) -> Self:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -28,6 +28,8 @@ from sweeps.tracking import SweepWriter, resolve_tracking_uri
 from sweeps.trial import TrialRecord
 
 DONE, NOTHING_COMPLETED, INTERRUPTED = 0, 1, 130
+_DRAIN_SECONDS = 120.0
+_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 class Interrupted(BaseException):
@@ -38,51 +40,63 @@ def run(launch: Launch) -> int:
     """Run or resume a sweep; returns the exit code. Raises RequestError when the request cannot be served."""
     uri = resolve_tracking_uri(launch.tracking_uri)
     preflight(launch.space, cache_dir=launch.cache_dir, say=_say)
-    slots = choose_slots(launch.space)
+    writer = SweepWriter(
+        uri=uri,
+        space=launch.space,
+        sweep=launch.name,
+        provenance=provenance(),
+        command=launch.command,
+        resume=launch.resume,
+        on_error=_say,
+    )
+    writer.check()
     with _journal(launch) as (folder, journal), _signals():
-        search = Search(launch.space)
-        search.restore(list(journal.history.records.values()))
-        writer = SweepWriter(
-            uri=uri,
-            space=launch.space,
-            sweep=launch.name,
-            provenance=provenance(),
-            command=launch.command,
-            on_error=lambda line: _say(f"MLflow: {line}"),
-        )
-        writer.start()
-        view = LiveView(launch.space, search.total, sys.stdout)
-        listeners = _Listeners(launch.space, search, journal, writer, view)
         status = "failed"
+        writer.start()
         try:
-            listeners.replay()
-            sweep = Sweep(
-                space=launch.space,
-                search=search,
-                journal=journal,
-                folder=folder,
-                listener=listeners,
-                threads=slots.threads,
-                cache_dir=launch.cache_dir,
-            )
-            if not search.finished:
-                with cluster(slots, launch.address):
-                    drive(sweep, slots)
-            journal.finished()
+            _search(launch, folder, journal, writer)
             status = "completed"
+            writer.end(status)
+            if launch.report:
+                writer.flush(_DRAIN_SECONDS)
+                _build_report(launch.name, uri, folder.report)
+                writer.log_report(folder.report)
         except (Interrupted, KeyboardInterrupt):
             status = "interrupted"
         finally:
-            view.close()
-            if status == "completed" and launch.report:
-                writer.flush(120.0)
-                _build_report(launch.name, uri, folder.report)
-                writer.log_report(folder.report)
             writer.close(status)
     if status == "interrupted":
         _say(f"interrupted; go on with: {folder.resume_command}")
         return INTERRUPTED
     return _verdict(journal, folder, uri)
+
+
+def _search(launch: Launch, folder: RunFolder, journal: Journal, writer: SweepWriter) -> None:
+    """Propose and run until the budget is spent."""
+    search = Search(launch.space)
+    search.restore(list(journal.history.records.values()))
+    view = LiveView(launch.space, search.total, sys.stdout)
+    listeners = _Listeners(launch.space, search, journal, writer, view)
+    slots = choose_slots(launch.space)
+    try:
+        listeners.replay()
+        sweep = Sweep(
+            space=launch.space,
+            search=search,
+            journal=journal,
+            folder=folder,
+            listener=listeners,
+            threads=slots.threads,
+            cache_dir=launch.cache_dir,
+        )
+        if not search.finished:
+            # Ray's start installs handlers of its own: ours go on top, and only take note, because an exception out of
+            # the middle of Ray's compiled code would not be ours any more.
+            with cluster(slots, launch.address), _noted_signals() as check:
+                drive(sweep, slots, check)
+        journal.finished()
+    finally:
+        view.close()
 
 
 class _Listeners:
@@ -161,18 +175,36 @@ def _journal(launch: Launch) -> Iterator[tuple[RunFolder, Journal]]:
 
 @contextmanager
 def _signals() -> Iterator[None]:
-    """Turn the signals that mean "stop" into :class:`Interrupted`, raised in the main thread."""
+    """Turn the signals that mean "stop" into :class:`Interrupted`, raised where the main thread is."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise Interrupted(signal.Signals(number).name)
 
-    names = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-    before = {number: signal.signal(number, stop) for number in names}
+    with _handling(stop):
+        yield
+
+
+@contextmanager
+def _noted_signals() -> Iterator[Callable[[], None]]:
+    """Take note of the signals that mean "stop"; the function yielded raises :class:`Interrupted` after one."""
+    noted: list[int] = []
+
+    def check() -> None:
+        if noted:
+            raise Interrupted(signal.Signals(noted[0]).name)
+
+    with _handling(lambda number, frame: noted.append(number)):
+        yield check
+
+
+@contextmanager
+def _handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    before = {number: signal.signal(number, handler) for number in _STOPPING}
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, old in before.items():
+            signal.signal(number, old)
 
 
 def _build_report(name: str, uri: str, out: Path) -> None:

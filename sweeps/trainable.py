@@ -10,6 +10,7 @@ current one (the orphan of a dead driver, a worker believed dead) writes neither
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 import traceback
@@ -100,17 +101,20 @@ class TrialProcess(Trainable):  # type: ignore[misc]
         # The process boundary: any error of the trial is the trial's reason, never the sweep's end.
         except Exception as error:
             raise TrialFailed(_reason(error)) from error
-        return {PAYLOAD: json.dumps(asdict(report), allow_nan=False), "done": report.result is not None}
+        return {PAYLOAD: json.dumps(asdict(report)), "done": report.result is not None}
 
     def _advance(self) -> Report:
         epoch: dict[str, object] | None = None
         trainer = self._open() if self._trainer is None else self._trainer
         if not trainer.done:
-            epoch = trainer.step().to_dict()
+            measured = trainer.step()
+            _check_finite({**measured.values, "train_loss": measured.train_loss})
+            epoch = measured.to_dict()
         if not trainer.done:
             self._write_checkpoint(trainer)
             return Report(epoch=epoch)
         found = trainer.finish()
+        _check_finite(found.values)
         self._write_predictions(found.predictions)
         result = found.to_dict()
         timing = {"slot": os.getpid(), "began": self._began, "finished": time.time()}
@@ -168,6 +172,12 @@ class TrialProcess(Trainable):  # type: ignore[misc]
             temporary = path.with_suffix(f".{os.getpid()}.tmp")
             pq.write_table(pa.table(dict(columns)), temporary)
             temporary.replace(path)
+
+
+def _check_finite(values: Mapping[str, float]) -> None:
+    wrong = [f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)]
+    if wrong:
+        raise FloatingPointError(", ".join(wrong))
 
 
 def _reason(error: Exception) -> str:

@@ -140,6 +140,7 @@ def test_every_front_member_can_be_repeated(demo: Path) -> None:
         space = yaml.safe_load((demo / "points" / f"{row['trial_id']}.yaml").read_text(encoding="utf-8"))
         assert space["space"] == {}
         assert "seed" not in space["fixed"]
+        assert ("strength" in space["fixed"]) == (row["method"] != "linear_probe")
         assert space["budget"]["trials"] == 1
         flat = {**space["fixed"], "data": space["data"], "seed": space["search"]["seed"]}
         again = TrialConfig.from_flat({**flat, "optim.epochs": space["budget"]["epochs"]})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 
 import pandas as pd
@@ -23,7 +24,7 @@ from reports.fronts import (
 )
 from reports.load import Reference, finite, param_value
 from reports.paper_tables import Table, show, tex_escape, to_csv, to_latex, to_markdown
-from reports.points import file_name, yaml_scalar
+from reports.points import file_name, space_name, yaml_scalar
 from reports.words import headline
 from repsim.records import Objective
 
@@ -207,13 +208,11 @@ def test_a_panel_has_its_own_front_and_the_common_range() -> None:
     assert panel.x_range == whole.x_range
 
 
-def test_styles_follow_the_catalogue_then_the_alphabet() -> None:
-    assert choose_styles(["zeta", "repsim", "full", "alpha"], ["b", "a", "b"]).methods == (
-        "full",
-        "repsim",
-        "alpha",
-        "zeta",
-    )
+def test_a_method_has_the_same_colour_in_every_report() -> None:
+    few, many = choose_styles(["hcs"], []), choose_styles(["zeta", "hcs", "full", "alpha"], ["b", "a", "b"])
+    assert few.methods.index("hcs") == many.methods.index("hcs")
+    assert many.methods[-2:] == ("alpha", "zeta")
+    assert many.backbones == ("a", "b")
 
 
 @pytest.mark.parametrize(
@@ -280,6 +279,8 @@ def test_yaml_values_survive_the_way_through_a_file(value: object) -> None:
 def test_point_files_have_safe_names() -> None:
     assert file_name("t0007") == "t0007.yaml"
     assert file_name("../../x y") == "x-y.yaml"
+    assert space_name("pareto", "t0007") == "pareto-t0007"
+    assert re.fullmatch("[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", space_name("-<b> ü" + "x" * 90, "t" + "9" * 30))
 
 
 def test_tables_escape_what_their_format_would_read() -> None:

@@ -1,0 +1,20 @@
+"""What holds for every test: one thread, no display, and a cache of the session's own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+# Read once, when torch or matplotlib is first imported; sub-processes inherit them. Results depend on the thread count.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["MPLBACKEND"] = "Agg"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test reads or fills the cache of the person who runs it, not even through a command it starts."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("REPSIM_CACHE", str(tmp_path_factory.mktemp("repsim_cache")))
+        yield
