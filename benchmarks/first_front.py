@@ -4,10 +4,10 @@
     python benchmarks/first_front.py table busi.jsonl pbc.jsonl --out docs/results/first_front.md
 
 ``run`` trains full, linear_probe and every penalty at every λ on each outer split (paired: same split, same seed) and
-appends one line per run, so that it can be stopped and started again. ``table`` chooses λ per method *within each split*
-on its val images only (highest val_cka with val_accuracy >= full - 1 SE), reads the test images once for that choice,
-and prints means ± SEM and the verdicts. Confidence intervals are paired over splits, with the variance corrected for
-overlapping training sets (Nadeau & Bengio 2003: 1/J + n_test/n_train in place of 1/J).
+appends one line per run, so that it can be stopped and started again. ``table`` chooses λ per method *within each
+split* on its val images only (highest val_cka with val_accuracy >= full - 1 SE), reads the test images once for that
+choice, and prints means ± SEM and the verdicts. Confidence intervals are paired over splits, with the variance
+corrected for overlapping training sets (Nadeau & Bengio 2003: 1/J + n_test/n_train in place of 1/J).
 """
 
 from __future__ import annotations
@@ -112,7 +112,9 @@ def _describe(row: Row) -> str:
     assert isinstance(config, dict)
     assert isinstance(values, dict)
     strength = "" if config["strength"] is None else f" λ={config['strength']:g}"
-    numbers = " ".join(f"{name} {values[name]:.3f}" for name in ("val_accuracy", "val_cka", "test_accuracy", "test_cka"))
+    numbers = " ".join(
+        f"{name} {values[name]:.3f}" for name in ("val_accuracy", "val_cka", "test_accuracy", "test_cka")
+    )
     return f"split {config['data.split_seed']} {config['method']}{strength}: {numbers} ({row['seconds']:.0f} s)"
 
 
@@ -214,7 +216,8 @@ def section(rows: Sequence[Row]) -> list[str]:
     n = len(chosen)
     size = config["data.image_size"]
     lines = [
-        f"## {config['data']}: {config['backbone']}, {size} px, {config['optim.epochs']} epochs, lr {config['optim.lr']:g}",
+        f"## {config['data']}: {config['backbone']}, {size} px, "
+        f"{config['optim.epochs']} epochs, lr {config['optim.lr']:g}",
         "",
         f"{len(rows)} runs; {n} outer splits (train {facts['n_train']}, val {facts['n_val']}, test {facts['n_test']}, "
         f"{facts['n_classes']} classes). Test metrics, mean ± SEM over the n = {n} splits.",
@@ -224,7 +227,9 @@ def section(rows: Sequence[Row]) -> list[str]:
     ]
     for method in METHODS:
         picks = [chosen[split][method] for split in chosen]
-        strengths = ", ".join("-" if p.strength is None else f"{p.strength:g}{'' if p.qualified else '!'}" for p in picks)
+        strengths = ", ".join(
+            "-" if p.strength is None else f"{p.strength:g}{'' if p.qualified else '!'}" for p in picks
+        )
         names = ("test_accuracy", "test_balanced_accuracy", "test_auc", "test_cka", "test_cka_biased", "train_nll")
         numbers = " | ".join(mean_sem([p.values[name] for p in picks]) for name in names)
         lines.append(f"| {method} | {strengths} | {numbers} |")
@@ -236,7 +241,11 @@ def section(rows: Sequence[Row]) -> list[str]:
         curve.append(mean_sem([p.values["sharpness_absolute"] for p in picks], 4))
         lines.append(f"| {method} | " + " | ".join(curve) + " |")
     ratio = facts["n_test"] / facts["n_train"]
-    lines += ["", "| method | claim | mean margin | 95 % interval | detectable (80 % power) | verdict |", "|---|---|---|---|---|---|"]
+    lines += [
+        "",
+        "| method | claim | mean margin | 95 % interval | detectable (80 % power) | verdict |",
+        "|---|---|---|---|---|---|",
+    ]
     for method in PENALTIES:
         for claim, formula, margin in CLAIMS:
             found = judge([margin(chosen[s][method].values, chosen[s]["full"].values) for s in chosen], ratio)
@@ -257,9 +266,11 @@ def _relative(chosen: Mapping[int, Mapping[str, Chosen]], method: str) -> str:
     cka = 100 * (mean("test_cka", method) / mean("test_cka", "full") - 1)
     points = 100 * (mean("test_accuracy", method) - mean("test_accuracy", "full"))
     sharp = " / ".join(
-        f"{100 * (mean(f'sharpness_rho_{rho:g}', method) / mean(f'sharpness_rho_{rho:g}', 'full') - 1):+.0f} %" for rho in RHOS
+        f"{100 * (mean(f'sharpness_rho_{rho:g}', method) / mean(f'sharpness_rho_{rho:g}', 'full') - 1):+.0f} %"
+        for rho in RHOS
     )
-    return f"cka {cka:+.0f} %, accuracy {points:+.2f} points, sharpness {sharp} (ρ = {', '.join(f'{rho:g}' for rho in RHOS)})"
+    radii = ", ".join(f"{rho:g}" for rho in RHOS)
+    return f"cka {cka:+.0f} %, accuracy {points:+.2f} points, sharpness {sharp} (ρ = {radii})"
 
 
 def every_strength(rows: Sequence[Row]) -> list[str]:
@@ -270,7 +281,10 @@ def every_strength(rows: Sequence[Row]) -> list[str]:
         assert isinstance(config, dict)
         assert isinstance(values, dict)
         groups.setdefault((config["method"], config["strength"]), []).append(values)
-    lines = ["| method | " + " | ".join(f"λ = {value:g}" for value in STRENGTHS) + " |", "|---" * (1 + len(STRENGTHS)) + "|"]
+    lines = [
+        "| method | " + " | ".join(f"λ = {value:g}" for value in STRENGTHS) + " |",
+        "|---" * (1 + len(STRENGTHS)) + "|",
+    ]
     for method in PENALTIES:
         cells = []
         for strength in STRENGTHS:
@@ -284,7 +298,9 @@ def every_strength(rows: Sequence[Row]) -> list[str]:
 
 def table(arguments: argparse.Namespace) -> int:
     """Write the page."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    ).stdout.strip()
     lines = [
         "# First front: the paper's three claims, measured",
         "",
@@ -292,7 +308,8 @@ def table(arguments: argparse.Namespace) -> int:
         f"(see its `--help`); commit {commit or 'unknown'}, {datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, "
         "1 thread per run, CPU, fp32.",
         "",
-        "λ per method and split: highest val_cka among " + ", ".join(f"{value:g}" for value in STRENGTHS)
+        "λ per method and split: highest val_cka among "
+        + ", ".join(f"{value:g}" for value in STRENGTHS)
         + " with val_accuracy >= full - 1 SE (binomial); where none qualifies, the most accurate one, marked `!`. "
         "Selection sees val only. Intervals are paired over splits and corrected for overlapping training sets "
         "(Nadeau & Bengio 2003).",

@@ -2,10 +2,10 @@
 
     python benchmarks/slot_utilisation.py [--quick] [--space FILE] [--keep DIR]
 
-Runs the default sweep in a folder of its own, with an empty feature cache, and reads its journal. Useful seconds are the
-steps and the evaluations that the configurations asked for (val at every epoch, test and sharpness at the end); teacher
-features, loading, imports, checkpoints and waiting are not. Divided by slots x the time from the moment the first slot
-turned to its first trial until the last trial ended. Goal: 0.90.
+Runs the default sweep in a folder of its own, with an empty feature cache, and reads its journal. Useful seconds are
+the steps and the evaluations that the configurations asked for (val at every epoch, test and sharpness at the end);
+teacher features, loading, imports, checkpoints and waiting are not. Divided by slots x the time from the moment the
+first slot turned to its first trial until the last trial ended. Goal: 0.90.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     python benchmarks/step_cost.py [--quick]
 
-Interleaved: in every round each method makes one step on the same batch (tf_efficientnet_lite0, 96 px, batch 32, one CPU
-thread); the ratio to ``full`` is taken round by round, and its median is the figure. Goal: every penalty <= 1.05.
+Interleaved: in every round each method makes one step on the same batch (tf_efficientnet_lite0, 96 px, batch 32, one
+CPU thread); the ratio to ``full`` is taken round by round, and its median is the figure. Goal: every penalty <= 1.05.
 """
 
 from __future__ import annotations
@@ -43,7 +43,13 @@ def steppers(folder: Path, cache: Path) -> dict[str, Trainer]:
     trainers = {}
     for method in ("full", *PENALTIES):
         config = TrialConfig.from_flat(
-            {"data": str(folder), "data.image_size": SIDE, "optim.batch_size": BATCH, "optim.epochs": 1, "method": method}
+            {
+                "data": str(folder),
+                "data.image_size": SIDE,
+                "optim.batch_size": BATCH,
+                "optim.epochs": 1,
+                "method": method,
+            }
         )
         trainers[method] = Trainer(config, workspace=workspace)
     return trainers

@@ -1,4 +1,4 @@
-"""The adapters: which parameters move, and how they are fitted. Adding one is an entry here and one in the catalogue."""
+"""The adapters: which parameters move, and how they are fitted. A new one is an entry here and one in the catalogue."""
 
 from __future__ import annotations
 

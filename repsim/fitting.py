@@ -48,14 +48,14 @@ class Fit(ABC):
     def run_epoch(self, epoch: int) -> Fitted:
         """Epoch 1 … n_epochs."""
 
-    def prepare_epoch(self, epoch: int) -> None:
+    def prepare_epoch(self, epoch: int) -> None:  # noqa: B027 - most have nothing to prepare
         """Load what the epoch will need (teacher features), so that its time is not counted as training."""
 
     def state_dict(self) -> dict[str, object]:
         """What the fit keeps beside the model's weights."""
         return {}
 
-    def load_state_dict(self, state: Mapping[str, object]) -> None:
+    def load_state_dict(self, state: Mapping[str, object]) -> None:  # noqa: B027 - most keep nothing
         """Continue from ``state_dict``."""
 
 

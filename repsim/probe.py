@@ -1,7 +1,7 @@
 """The linear probe: multinomial logistic regression on cached features, to convergence.
 
-Features are standardised with the training statistics, the L2 strength is the one of lowest val loss on a fixed grid, and
-the result is folded back into plain weights, so that the probe is an ordinary linear head.
+Features are standardised with the training statistics, the L2 strength is the one of lowest val loss on a fixed grid,
+and the result is folded back into plain weights, so that the probe is an ordinary linear head.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
 
 INVERSE_L2_GRID: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """scikit-learn's C, from strong to weak."""
@@ -38,6 +37,8 @@ def fit_linear_probe(
 
     Every class must occur in ``train_labels``. Ties go to the stronger regularisation.
     """
+    from sklearn.linear_model import LogisticRegression  # here: it imports pandas, which most trials never need
+
     mean = train.mean(axis=0, dtype=np.float64)
     std = train.std(axis=0, dtype=np.float64)
     std = np.where(std < 1e-8, 1.0, std)

@@ -1,4 +1,4 @@
-"""One seeded generator per purpose, each a pure function of (seed, purpose, counters): resuming needs no stored state."""
+"""One seeded generator per purpose, a pure function of (seed, purpose, counters): resuming needs no stored state."""
 
 from __future__ import annotations
 

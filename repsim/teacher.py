@@ -1,7 +1,7 @@
 """The pretrained network's features, computed once and kept on disk, so that training never runs the teacher.
 
-Training draws from a finite set of augmented views, so every feature a penalty will ask for can be cached: one array per
-view, plus one of the images as they are. Keyed by weights, images, split and view definition.
+Training draws from a finite set of augmented views, so every feature a penalty will ask for can be cached: one array
+per view, plus one of the images as they are. Keyed by weights, images, split and view definition.
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ class Teacher:
         base = "|".join([backbone.name, backbone.weights_id, images.data_hash, size, device.type])
         train = hashlib.sha256(np.ascontiguousarray(images.train).tobytes()).hexdigest()
         self._clean_folder = folder / "features" / _digest(base)
-        self._view_folder = folder / "features" / _digest(f"{base}|{views.kind}|{views.seed_entropy}|{VIEWS_VERSION}|{train}")
+        self._view_folder = (
+            folder / "features" / _digest(f"{base}|{views.kind}|{views.seed_entropy}|{VIEWS_VERSION}|{train}")
+        )
 
     def clean(self) -> Features:
         """Features of every image as it is, (n, d) float32."""

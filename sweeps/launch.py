@@ -1,10 +1,10 @@
 """Run a sweep: ``python sweeps/launch.py --space pareto.yaml``. This file is the table of contents.
 
-    arguments   what was asked                           sweeps/arguments.py
-    space       the question, validated                  sweeps/space.py, space_file.py
-    estimate    what it will cost (--dry-run)            sweeps/estimate.py
-    session     preflight, search, Ray, journal, MLflow, sweeps/session.py
-                live view, report
+arguments   what was asked                           sweeps/arguments.py
+space       the question, validated                  sweeps/space.py, space_file.py
+estimate    what it will cost (--dry-run)            sweeps/estimate.py
+session     preflight, search, Ray, journal, MLflow, sweeps/session.py
+            live view, report
 """
 
 from __future__ import annotations

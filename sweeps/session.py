@@ -225,4 +225,3 @@ def _verdict(journal: Journal, folder: RunFolder, uri: str) -> int:
 
 def _say(line: str) -> None:
     print(line, flush=True)
-

@@ -1,7 +1,7 @@
 """The Ray side of a trial: one class Trainable whose process outlives its trials.
 
-A step is an epoch. ``reset_config`` starts the next trial in the same process, so that torch, the images and the teacher's
-features stay loaded. Nothing is imported here that Ray does not need to find the class.
+A step is an epoch. ``reset_config`` starts the next trial in the same process, so that torch, the images and the
+teacher's features stay loaded. Nothing is imported here that Ray does not need to find the class.
 
 What a process may write is fenced: each start of a trial has an attempt number, and a process whose attempt is not the
 current one (the orphan of a dead driver, a worker believed dead) writes neither checkpoints nor predictions.

@@ -12,8 +12,9 @@ from repsim.records import EpochResult, Stage, Status, TrialResult
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """A proposal. ``trial_id`` is ``t0007`` (ordinal in the sweep, from 0); ``number`` the ordinal k in its data set's study.
+    """A proposal.
 
+    ``trial_id`` is ``t0007`` (ordinal in the sweep, from 0); ``number`` the ordinal k in its data set's study.
     ``data`` is the SOURCE as the person wrote it; ``params`` the searched dotted keys only (an absent conditional
     value is None); ``config`` the complete configuration.
     """

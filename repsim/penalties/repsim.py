@@ -4,15 +4,16 @@ R = |Zc Q - Z0c|² / |Z0c|², with Zc, Z0c the batch-centred finetuned and pretr
 orthogonal matrix shared by all batches, the identity at the start (reconstruction of arXiv 2503.07399, whose body and
 code are not public; the penalty that its abstract describes). Zero, with zero gradient, at the pretrained weights.
 
-Q is learned beside the model, not by its optimiser. Adam divides each entry's gradient by its own size, so at the start,
-where that gradient is rounding noise, it turns noise into full steps and leaves the manifold. Here Q follows the
-Riemannian gradient of the same batch with a Cayley retraction (Wen & Yin 2013, eq. 7 and lemma 4). With
-B = Z0c Qᵀ the gradient in the Lie algebra is, up to the constant 2/|Z0c|²,
+Q is learned beside the model, not by its optimiser. Adam divides each entry's gradient by its own size, so at the
+start, where that gradient is rounding noise, it turns noise into full steps and leaves the manifold. Here Q follows
+the Riemannian gradient of the same batch with a Cayley retraction (Wen & Yin 2013, eq. 7 and lemma 4). With B = Z0c Qᵀ
+the gradient in the Lie algebra is, up to the constant 2/|Z0c|²,
 
     W = Zcᵀ B - Bᵀ Zc = U Vᵀ,   U = [Zcᵀ, -Bᵀ],   V = [Bᵀ, Zcᵀ]   (rank <= 2n),
 
-which vanishes exactly at Z = Z0, Q = I, and the step is Q <- Q + τ U (I - τ/2 VᵀU)⁻¹ Vᵀ Q: a few n x d x d products and one
-2n x 2n solve, instead of a dense d x d solve. The forward pass needs only B, since |Zc Q - Z0c| = |Zc - Z0c Qᵀ|.
+which vanishes exactly at Z = Z0, Q = I, and the step is Q <- Q + τ U (I - τ/2 VᵀU)⁻¹ Vᵀ Q: a few n x d x d products
+and one 2n x 2n solve, instead of a dense d x d solve. The forward pass needs only B, since |Zc Q - Z0c| = |Zc - Z0c
+Qᵀ|.
 """
 
 from __future__ import annotations

@@ -56,7 +56,9 @@ def children(folder: Path) -> pd.DataFrame:
     experiment = client.get_experiment_by_name("tiny")
     assert experiment is not None
     runs = client.search_runs([experiment.experiment_id], max_results=1000)
-    rows = [{**run.data.tags, "run_status": run.info.status, "val_cka": run.data.metrics.get("val_cka")} for run in runs]
+    rows = [
+        {**run.data.tags, "run_status": run.info.status, "val_cka": run.data.metrics.get("val_cka")} for run in runs
+    ]
     frame = pd.DataFrame(rows)
     return frame[frame["kind"] == "trial"]
 
@@ -80,7 +82,9 @@ def test_a_sweep_runs_and_is_recorded_everywhere(uninterrupted: Path) -> None:
     assert list((uninterrupted / "runs" / "whole" / "checkpoints").rglob("*.pt")) == []
 
 
-def test_a_killed_driver_resumes_to_what_an_uninterrupted_one_gives(images: Path, tmp_path: Path, uninterrupted: Path) -> None:
+def test_a_killed_driver_resumes_to_what_an_uninterrupted_one_gives(
+    images: Path, tmp_path: Path, uninterrupted: Path
+) -> None:
     with started(tmp_path, "--space", str(write_space(tmp_path, images, epochs=12)), "--name", "whole") as process:
         wait_for(tmp_path, "whole", "epoch", 18, process)
         process.kill()
@@ -130,7 +134,9 @@ def test_a_killed_worker_is_tried_again_from_its_checkpoint(images: Path, tmp_pa
     space = write_space(tmp_path, images, trials=3, epochs=40)
     with started(tmp_path, "--space", str(space), "--name", "hurt", "--no-report") as process:
         wait_for(tmp_path, "hurt", "epoch", 6, process)
-        workers = [pid for pid, command in descendants(process.pid).items() if command.startswith("ray::")]
+        workers = [
+            pid for pid, command in descendants(process.pid).items() if command.startswith("ray::ResourceTrainable")
+        ]
         assert workers
         for pid in workers:
             os.kill(pid, signal.SIGKILL)

@@ -17,9 +17,8 @@ def main() -> int:
     """Run the tiny configurations and store their losses."""
     import tempfile
 
-    from tests.trainer.stripes import tiny_config, tiny_workspace, write_images
-
     from repsim.trainer import Trainer
+    from tests.trainer.stripes import tiny_config, tiny_workspace, write_images
 
     with tempfile.TemporaryDirectory() as folder:
         root = write_images(Path(folder) / "stripes")

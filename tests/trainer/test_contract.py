@@ -125,7 +125,9 @@ def declared_rightly(info: PenaltyInfo, penalty: Penalty) -> bool:
 def test_the_declaration_of_zero_at_start_holds(penalty: str) -> None:
     info = PENALTIES[penalty]
     assert declared_rightly(info, build_penalty(penalty, 24, PenaltyConfig()))
-    assert not declared_rightly(replace(info, zero_at_start=not info.zero_at_start), build_penalty(penalty, 24, PenaltyConfig()))
+    assert not declared_rightly(
+        replace(info, zero_at_start=not info.zero_at_start), build_penalty(penalty, 24, PenaltyConfig())
+    )
     wrong = replace(info, gradient_zero_at_start=not info.gradient_zero_at_start)
     assert not declared_rightly(wrong, build_penalty(penalty, 24, PenaltyConfig()))
 
@@ -176,7 +178,9 @@ def test_a_linear_probe_keeps_similarity_at_one(configure: Configure, workspace:
     assert abs(moved["val_cka"] - 1.0) > 1e-3
 
 
-@pytest.mark.parametrize(("n", "batch", "sizes"), [(32, 8, [8] * 4), (30, 8, [8, 8, 8, 6]), (33, 8, [8, 8, 8, 9]), (3, 8, [3])])
+@pytest.mark.parametrize(
+    ("n", "batch", "sizes"), [(32, 8, [8] * 4), (30, 8, [8, 8, 8, 6]), (33, 8, [8, 8, 8, 9]), (3, 8, [3])]
+)
 def test_the_batch_plan_covers_everything_once(n: int, batch: int, sizes: list[int]) -> None:
     plan = batch_plan(n, batch)
     assert [end - start for start, end in plan] == sizes

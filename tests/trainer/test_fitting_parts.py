@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -58,7 +60,7 @@ def test_the_schedule_warms_up_and_falls_to_zero() -> None:
     scales = [lr_scale(step, 50, config) for step in range(50)]
     assert scales[:10] == pytest.approx([(i + 1) / 11 for i in range(10)])
     assert max(scales) == scales[10] == 1.0
-    assert all(a > b for a, b in zip(scales[10:], scales[11:], strict=False))
+    assert all(a > b for a, b in itertools.pairwise(scales[10:]))
     assert 0.0 < scales[-1] < 0.01
     assert lr_scale(40, 50, OptimConfig(schedule="constant")) == 1.0
 

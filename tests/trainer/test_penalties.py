@@ -1,4 +1,4 @@
-"""The penalties as mathematics: formulas, invariances with their negative half, and the step on the orthogonal group."""
+"""The penalties as mathematics: formulas, invariances with their negative half, the step on the orthogonal group."""
 
 from __future__ import annotations
 

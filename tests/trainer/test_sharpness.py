@@ -58,7 +58,9 @@ def test_the_curve_is_the_definition(data: tuple[Tensor, Tensor]) -> None:
     model = TwoLayers()
     values = sharpness(model, lambda: batches_of(data, 17))
     for rho in RHO_CURVE:
-        assert values[sharpness_name(rho)] == pytest.approx(by_hand(model, data, rho, relative=True), rel=2e-3, abs=2e-7)
+        assert values[sharpness_name(rho)] == pytest.approx(
+            by_hand(model, data, rho, relative=True), rel=2e-3, abs=2e-7
+        )
     assert values["sharpness_absolute"] == pytest.approx(by_hand(model, data, RHO_ABSOLUTE, relative=False), rel=1e-3)
     assert values["sharpness"] == values[sharpness_name(5e-4)]
 

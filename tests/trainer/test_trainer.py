@@ -31,7 +31,9 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(configure: Configure, w
 
 
 def test_the_best_epoch_is_kept(configure: Configure, workspace: Workspace) -> None:
-    config = configure(method="full", checkpoint="best", **{"optim.epochs": 4, "optim.lr": 0.02, "optim.schedule": "constant"})
+    config = configure(
+        method="full", checkpoint="best", **{"optim.epochs": 4, "optim.lr": 0.02, "optim.schedule": "constant"}
+    )
     lowest = Trainer(config, workspace=workspace, best_by=Objective(metric="val_cka", direction="maximize"))
     while not lowest.done:
         lowest.step()
@@ -39,7 +41,10 @@ def test_the_best_epoch_is_kept(configure: Configure, workspace: Workspace) -> N
     by_epoch = {epoch.epoch: epoch.values["val_cka"] for epoch in lowest.epochs}
     assert result.chosen_epoch == max(by_epoch, key=lambda epoch: (by_epoch[epoch], -epoch))
     assert result.values["val_cka"] == by_epoch[result.chosen_epoch]
-    last = train(configure(method="full", **{"optim.epochs": 4, "optim.lr": 0.02, "optim.schedule": "constant"}), workspace=workspace)
+    last = train(
+        configure(method="full", **{"optim.epochs": 4, "optim.lr": 0.02, "optim.schedule": "constant"}),
+        workspace=workspace,
+    )
     assert last.chosen_epoch == 4
     assert result.chosen_epoch != 4
     assert result.values["test_cka"] != last.values["test_cka"]
@@ -73,19 +78,25 @@ def test_splits_too_small_for_similarity_are_refused(configure: Configure) -> No
 def test_frozen_batch_norm_makes_similarity_one_at_step_zero(configure: Configure, workspace: Workspace) -> None:
     """Otherwise the student would use other statistics than the teacher from the first batch on."""
     for batch_norm, kept in (("frozen", True), ("train", False)):
-        trainer = Trainer(configure(method="repsim", **{"optim.batch_norm": batch_norm, "optim.lr": 1e-12}), workspace=workspace)
+        trainer = Trainer(
+            configure(method="repsim", **{"optim.batch_norm": batch_norm, "optim.lr": 1e-12}), workspace=workspace
+        )
         first = trainer.step()
         assert first.train_penalty is not None
         assert (first.train_penalty < 1e-5) == kept
 
 
 def test_bf16_trains_and_differs(configure: Configure, workspace: Workspace) -> None:
-    plain, cast = (train(configure(method="repsim", **{"optim.precision": p}), workspace=workspace) for p in ("fp32", "bf16"))
+    plain, cast = (
+        train(configure(method="repsim", **{"optim.precision": p}), workspace=workspace) for p in ("fp32", "bf16")
+    )
     assert plain.values["val_nll"] != cast.values["val_nll"]
     assert plain.values["val_nll"] == pytest.approx(cast.values["val_nll"], rel=0.2)
 
 
-def test_class_weights_change_the_fit(configure: Configure, workspace: Workspace, tmp_path: Path, image_folder: Path) -> None:
+def test_class_weights_change_the_fit(
+    configure: Configure, workspace: Workspace, tmp_path: Path, image_folder: Path
+) -> None:
     lopsided = tmp_path / "lopsided"
     for folder in sorted(image_folder.iterdir()):
         (lopsided / folder.name).mkdir(parents=True)
@@ -130,7 +141,7 @@ def test_a_b_a_in_one_process_equals_fresh_processes(configure: Configure, tmp_p
 
 
 def test_golden_losses(configure: Configure, workspace: Workspace) -> None:
-    """Origin: this code, torch 2.13.0, one CPU thread. A refactor must not move them; a change of computation says so."""
+    """Origin: this code, torch 2.13.0, one CPU thread. A refactor must not move them; a new computation says so."""
     golden = json.loads((Path(__file__).parent / "golden_losses.json").read_text())
     assert set(golden) == {"full", "repsim", "hcs", "feature_mse"}
     for method, losses in golden.items():
