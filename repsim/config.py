@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -20,11 +21,20 @@ from repsim.errors import Mistake, RequestError, nearest, one_line, unknown
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+MOST_VIEWS = 10_000
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
-def _tuple(value: object) -> object:
-    return tuple(value) if isinstance(value, list) else value
+def _three_numbers(value: object) -> object:
+    if not isinstance(value, list | tuple) or len(value) != 3:
+        raise ValueError(f"{one_line(value)} is not allowed; allowed: three numbers that add up to 1")
+    return tuple(value)
+
+
+def _count_or_auto(value: object) -> object:
+    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MOST_VIEWS):
+        return value
+    raise ValueError(f"{one_line(value)} is not allowed; allowed: 'auto', or a whole number from 1 to {MOST_VIEWS}")
 
 
 class _Frozen(BaseModel):
@@ -42,7 +52,7 @@ class DataConfig(_Frozen):
     """Side of the square the images are brought to, pixels."""
     resize: Literal["pad", "squash", "crop"] = "pad"
     """How a rectangle becomes a square: black borders, distortion, or the centre cut out."""
-    fractions: Annotated[tuple[Positive, Positive, Positive], BeforeValidator(_tuple)] = (0.6, 0.2, 0.2)
+    fractions: Annotated[tuple[Positive, Positive, Positive], BeforeValidator(_three_numbers)] = (0.6, 0.2, 0.2)
     """Shares of train, val and test; they add up to 1. Ignored when the source brings its own split."""
     split_seed: Seed = 0
     """Seed of the split; constant within a search."""
@@ -50,7 +60,9 @@ class DataConfig(_Frozen):
     """Column of the csv whose value (a patient) never crosses splits."""
     augment: Literal["standard", "none"] = "standard"
     """Training views: flips, crops, small rotations and brightness; or the images as they are."""
-    views: Annotated[int, Field(ge=1, le=10_000)] | Literal["auto"] = "auto"
+    views: Annotated[
+        Annotated[int, Field(ge=1, le=MOST_VIEWS)] | Literal["auto"], BeforeValidator(_count_or_auto)
+    ] = "auto"
     """Size of the finite set of augmented views per image; ``auto`` is 2 x epochs."""
     probe_size: Annotated[int, Field(ge=8, le=50_000)] = 2000
     """At most this many images (stratified) measure similarity."""
@@ -100,7 +112,7 @@ class HeadConfig(_Frozen):
     @classmethod
     def _known(cls, value: str) -> str:
         if value not in HEADS:
-            raise ValueError(f"{one_line(value)} is not a known head; allowed: {', '.join(HEADS)}")
+            raise ValueError(f"{one_line(value)} is not a known head")
         return value
 
 
@@ -244,6 +256,7 @@ class TrialConfig(_Frozen):
 _FIRST_FIELD = {"data": "source", "backbone": "name", "head": "name"}
 FLAT_KEYS: tuple[str, ...] = tuple(TrialConfig().flat())
 """Every dotted key a trial's configuration has."""
+_NAMES: dict[str, tuple[str, ...]] = {"method": method_names(), "head": tuple(HEADS)}
 _NESTED = {f"{section}.{first}" for section, first in _FIRST_FIELD.items()}
 
 
@@ -260,22 +273,22 @@ def mistakes_from(error: ValidationError, where: str) -> list[Mistake]:
             mistakes.append(unknown(where, key, key, FLAT_KEYS, "key"))
             continue
         given = item.get("input")
-        if key == "method":
-            mistakes.append(
-                Mistake(
-                    where=where,
-                    key=key,
-                    problem=message,
-                    allowed=", ".join(method_names()),
-                    suggestion=nearest(given, method_names()),
-                )
-            )
+        if key == "method" and isinstance(given, str) and "+" in given:
+            mistakes.append(Mistake(where=where, key=key, problem=message, allowed=", ".join(_NAMES[key])))
+        elif key in _NAMES:
+            mistakes.append(unknown(where, key, given, _NAMES[key], key))
         elif item["type"] == "value_error":
             mistakes.append(Mistake(where=where, key=key, problem=message))
         else:
             hint = " (YAML reads 1e-5 as text: write 1.0e-5)" if _looks_like_a_number(given) else ""
             mistakes.append(
-                Mistake(where=where, key=key, problem=f"{one_line(given)} is not allowed{hint}", allowed=message)
+                Mistake(
+                    where=where,
+                    key=key,
+                    problem=f"{one_line(given)} is not allowed{hint}",
+                    allowed=message,
+                    suggestion=nearest(given, re.findall(r"'([^']*)'", message)),
+                )
             )
     return mistakes
 

@@ -174,7 +174,7 @@ def test_the_number_of_views(flat: Mapping[str, object], views: int) -> None:
         ({"backbone": ""}, r"backbone: must not be empty"),
         ({"backbone.weights": "\x00"}, r"backbone\.weights: must not be empty"),
         ({"backbone": None}, r"backbone: None is not allowed; allowed: a valid string"),
-        ({"head": "lineer"}, r"head: 'lineer' is not a known head; allowed: linear, .*"),
+        ({"head": "lineer"}, r"head: 'lineer' is not a known head; allowed: linear; did you mean 'linear'\?"),
         ({"seed": -1}, r"seed: -1 is not allowed; allowed: greater than or equal to 0"),
         ({"seed": 2**32}, r"seed: 4294967296 is not allowed; allowed: less than 4294967296"),
         ({"checkpoint": "first"}, r"checkpoint: 'first' is not allowed; allowed: 'last' or 'best'.*"),

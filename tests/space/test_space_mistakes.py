@@ -68,7 +68,7 @@ IN_SPACE = [
     ("optim.epochs: [0]", r"epochs\[0\]: 0 is not allowed; allowed: greater than or equal to 1"),
     ("data.resize: no", r"data\.resize: False is not allowed \(YAML reads yes, no"),
     ("checkpoint: bst", r"checkpoint: 'bst' is not allowed; allowed: 'last' or 'best'; did you mean 'best'\?"),
-    ("data.views: [1.5]", r"views\[0\]: 1\.5 is not allowed; allowed: a valid integer or 'auto'"),
+    ("data.views: [1.5]", r"views\[0\]: 1\.5 is not allowed; allowed: 'auto', or a whole number from 1 to 10000"),
     ("head: [linaer]", r"head\[0\]: 'linaer' is not a known head; allowed: linear; did you mean 'linear'\?"),
     ("optim.lrate: 1", r"space\.optim\.lrate: is not a known key.*did you mean 'optim\.lr'\?"),
     ("seed: [1, 2]", r"space\.seed: all trials of a search train with search\.seed"),
