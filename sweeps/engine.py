@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import ray
 from ray import tune
+from ray._private import ray_constants
 from ray.tune import Callback
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
@@ -144,11 +145,13 @@ def cluster(slots: Slots, address: str | None) -> Iterator[None]:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     options: dict[str, object] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     if address is None:
+        # Ray binds to the machine's public address even on a laptop, except where it believes it cannot form clusters.
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+        ray_constants.ENABLE_RAY_CLUSTER = False
         options |= {
             "address": "local",
             "num_cpus": slots.parallel * slots.threads,
             "include_dashboard": False,
-            "_node_ip_address": "127.0.0.1",
         }
     else:
         options["address"] = address

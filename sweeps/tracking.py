@@ -45,6 +45,7 @@ __all__ = ["SweepWriter", "describe", "prepare_store", "resolve_tracking_uri", "
 
 PARENT = "mlflow.parentRunId"
 _NOTE = "mlflow.note.content"
+_TRAINING_VIEW = {"mlflow.experimentKind": "custom_model_development"}  # else the UI opens as if for chat bots
 _TEXT_LIMIT = 5000  # characters of a tag or parameter every supported server takes
 _METRICS_PER_CALL = 800  # with 100 parameters and 100 tags still below the limit of 1000 entities
 _NAMES_PER_CALL = 100
@@ -232,7 +233,7 @@ class SweepWriter:
         found = self._find_experiment()
         if found is None:
             try:
-                return str(self._client.create_experiment(self._space.name, self._artifact_location()))
+                return str(self._client.create_experiment(self._space.name, self._artifact_location(), _TRAINING_VIEW))
             except self._mlflow_error:
                 found = self._find_experiment()  # unless another sweep was faster
                 if found is None:
