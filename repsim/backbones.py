@@ -13,6 +13,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from repsim.catalogue import Pretraining
 from repsim.config import BackboneConfig
+from repsim.errors import Mistake, RequestError
 from repsim.weights import Colour, build_module, check_backbone_name, find_weights
 
 __all__ = ["Backbone", "check_backbone_name", "freeze_batch_norm", "load_backbone", "normalise"]
@@ -68,6 +69,24 @@ def feature_dim(module: nn.Module) -> int:
     if not isinstance(width, int):
         raise TypeError(f"a timm model's num_features must be an int, not {width!r}")
     return width
+
+
+def check_image_size(backbone: Backbone, image_size: int) -> None:
+    """RequestError when the network cannot take square images of this side (a transformer of a fixed size, say)."""
+    images = torch.zeros(1, 3, image_size, image_size).to(memory_format=torch.channels_last)
+    try:
+        with torch.inference_mode():
+            backbone.module(images)
+    except (AssertionError, RuntimeError, ValueError) as error:
+        sizes = getattr(backbone.module, "pretrained_cfg", {}).get("input_size", (3, "its own", "its own"))
+        raise RequestError(
+            Mistake(
+                where=f"backbone {backbone.name}",
+                key="data.image_size",
+                problem=f"{image_size} px is not a size it takes ({' '.join(str(error).split())})",
+                allowed=f"{sizes[-1]} px",
+            )
+        ) from None
 
 
 def normalise(images: Tensor, backbone: Backbone) -> Tensor:

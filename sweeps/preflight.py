@@ -18,6 +18,7 @@ def preflight(space: Space, *, cache_dir: Path | None, say: Callable[[str], None
 
     Afterwards the images are decoded and the weights are on this machine, so that no trial has to wait for either.
     """
+    from repsim.backbones import check_image_size
     from repsim.data.dataset import load_images
     from repsim.workspace import Workspace
 
@@ -32,9 +33,10 @@ def preflight(space: Space, *, cache_dir: Path | None, say: Callable[[str], None
                 images = load_images(config.data, cache_dir=workspace.cache_dir, progress=_progress(data, say))
                 counts[data] = len(images.labels)
                 _check(config, images.train, images.val, images.test)
-            if config.backbone not in backbones:
-                backbones.add(config.backbone)
-                workspace.backbone(config)
+            asked = (config.backbone, config.data.image_size)
+            if asked not in backbones:
+                backbones.add(asked)
+                check_image_size(workspace.backbone(config), config.data.image_size)
         except RequestError as error:
             mistakes += [mistake for mistake in error.mistakes if mistake not in mistakes]
     if mistakes:

@@ -59,8 +59,8 @@ class Recipe:
     difficulty: Difficulty
 
 
-# With 200 test images chance alone moves an accuracy by 3 points: this entropy is one of eight that were tried, and puts
-# the linear probes of both packaged backbones well inside the band that benchmarks/phantom_difficulty.py checks.
+# With 200 test images chance alone moves an accuracy by 3 points: this entropy is one of eight that were tried, and
+# puts the linear probes of both packaged backbones inside the band that benchmarks/phantom_difficulty.py checks.
 RECIPES: dict[str, Recipe] = {
     "ultrasound": Recipe(sizes=(600, 200, 200), shares=(0.4, 0.25, 0.35), entropy=6, difficulty=DIFFICULTY),
     "tiny": Recipe(sizes=(90, 30, 30), shares=(1 / 3, 1 / 3, 1 / 3), entropy=20_241, difficulty=EASY),

@@ -138,6 +138,12 @@ def test_an_unknown_backbone(folder: Path, capsys: pytest.CaptureFixture[str]) -
     assert "did you mean 'tf_efficientnet_lite0'" in line
 
 
+def test_an_image_size_the_backbone_cannot_take(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (line,) = refused(capsys, folder, "--space", "tiny.yaml", "--set", "backbone=vit_tiny_patch16_224")
+    assert "32 px is not a size it takes" in line
+    assert "allowed: 224 px" in line
+
+
 def test_weights_that_are_not_there(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (line,) = refused(capsys, folder, "--space", "tiny.yaml", "--set", "backbone.weights=gone.pt")
     assert "gone.pt" in line
