@@ -4,10 +4,10 @@
     python benchmarks/first_front.py table busi.jsonl pbc.jsonl --out docs/results/first_front.md
 
 ``run`` trains full, linear_probe and every penalty at every λ on each outer split (paired: same split, same seed) and
-appends one line per run, so that it can be stopped and started again. ``table`` chooses λ per method *within each
-split* on its val images only (highest val_cka with val_accuracy >= full - 1 SE), reads the test images once for that
-choice, and prints means ± SEM and the verdicts. Confidence intervals are paired over splits, with the variance
-corrected for overlapping training sets (Nadeau & Bengio 2003: 1/J + n_test/n_train in place of 1/J).
+appends one line per run, so that it can be stopped and started again. ``table`` chooses λ on val images only (highest
+val_cka with val_accuracy >= full - 1 SE), once per method over all splits and once within each split, and prints
+means ± SEM and the verdicts. Confidence intervals are paired over splits, with the variance corrected for overlapping
+training sets (Nadeau & Bengio 2003: 1/J + n_test/n_train in place of 1/J).
 """
 
 from __future__ import annotations
@@ -127,9 +127,13 @@ class Chosen:
     values: Mapping[str, float]
 
 
-def choose(rows: Sequence[Row]) -> dict[int, dict[str, Chosen]]:
-    """Split → method → the run chosen on val."""
-    by_split: dict[int, dict[str, list[tuple[float | None, Mapping[str, float]]]]] = {}
+Runs = dict[int, dict[str, dict[float | None, Mapping[str, float]]]]
+"""Split → method → λ → values."""
+
+
+def group(rows: Sequence[Row]) -> tuple[Runs, dict[int, int]]:
+    """The runs by split, method and λ, and the number of val images of each split."""
+    runs: Runs = {}
     n_val: dict[int, int] = {}
     for row in rows:
         config, values, facts = row["config"], row["values"], row["facts"]
@@ -138,22 +142,35 @@ def choose(rows: Sequence[Row]) -> dict[int, dict[str, Chosen]]:
         assert isinstance(facts, dict)
         split = config["data.split_seed"]
         n_val[split] = facts["n_val"]
-        by_split.setdefault(split, {}).setdefault(config["method"], []).append((config["strength"], values))
-    chosen: dict[int, dict[str, Chosen]] = {}
-    for split, methods in sorted(by_split.items()):
-        full = methods["full"][0][1]["val_accuracy"]
-        floor = full - (full * (1 - full) / n_val[split]) ** 0.5
-        chosen[split] = {method: _best(runs, floor) for method, runs in methods.items()}
+        runs.setdefault(split, {}).setdefault(config["method"], {})[config["strength"]] = values
+    return dict(sorted(runs.items())), n_val
+
+
+def choose(rows: Sequence[Row], *, nested: bool) -> dict[int, dict[str, Chosen]]:
+    """Split → method → the run chosen on val: within each split (``nested``), or one λ per method by val means."""
+    runs, n_val = group(rows)
+    pools = [[split] for split in runs] if nested else [list(runs)]
+    chosen: dict[int, dict[str, Chosen]] = {split: {} for split in runs}
+    for pool in pools:
+        full = statistics.fmean(runs[split]["full"][None]["val_accuracy"] for split in pool)
+        one_se = (full * (1 - full) / statistics.fmean(n_val[split] for split in pool)) ** 0.5
+        for method in METHODS:
+            strength, qualified = _best([runs[split][method] for split in pool], full - one_se)
+            for split in pool:
+                chosen[split][method] = Chosen(strength, qualified, runs[split][method][strength])
     return chosen
 
 
-def _best(runs: Sequence[tuple[float | None, Mapping[str, float]]], floor: float) -> Chosen:
-    qualified = [entry for entry in runs if entry[1]["val_accuracy"] >= floor]
+def _best(pool: Sequence[Mapping[float | None, Mapping[str, float]]], floor: float) -> tuple[float | None, bool]:
+    """The λ of highest mean val_cka among those whose mean val_accuracy reaches the floor; else the most accurate."""
+
+    def mean(strength: float | None, name: str) -> float:
+        return statistics.fmean(split[strength][name] for split in pool)
+
+    qualified = [strength for strength in pool[0] if mean(strength, "val_accuracy") >= floor]
     if qualified:
-        strength, values = max(qualified, key=lambda entry: entry[1]["val_cka"])
-    else:
-        strength, values = max(runs, key=lambda entry: entry[1]["val_accuracy"])
-    return Chosen(strength, bool(qualified), values)
+        return max(qualified, key=lambda strength: mean(strength, "val_cka")), True
+    return max(pool[0], key=lambda strength: mean(strength, "val_accuracy")), False
 
 
 @dataclass(frozen=True)
@@ -208,41 +225,54 @@ def mean_sem(values: Sequence[float], digits: int = 3) -> str:
 
 def section(rows: Sequence[Row]) -> list[str]:
     """Markdown for one data set."""
-    chosen = choose(rows)
-    first = rows[0]
-    config, facts = first["config"], first["facts"]
+    config, facts = rows[0]["config"], rows[0]["facts"]
     assert isinstance(config, dict)
     assert isinstance(facts, dict)
-    n = len(chosen)
-    size = config["data.image_size"]
+    n = len(group(rows)[0])
     lines = [
-        f"## {config['data']}: {config['backbone']}, {size} px, "
+        f"## {config['data']}: {config['backbone']}, {config['data.image_size']} px, "
         f"{config['optim.epochs']} epochs, lr {config['optim.lr']:g}",
         "",
         f"{len(rows)} runs; {n} outer splits (train {facts['n_train']}, val {facts['n_val']}, test {facts['n_test']}, "
         f"{facts['n_classes']} classes). Test metrics, mean ± SEM over the n = {n} splits.",
         "",
-        "| method | λ chosen on val, per split | accuracy | balanced accuracy | AUC | cka | cka, biased | train NLL |",
+    ]
+    ratio = facts["n_test"] / facts["n_train"]
+    for title, nested in (
+        ("One λ per method, by val means over the splits", False),
+        ("λ chosen within each split (nothing shared between splits)", True),
+    ):
+        chosen = choose(rows, nested=nested)
+        lines += [f"### {title}", "", *metric_tables(chosen), *verdicts(chosen, ratio)]
+    return [*lines, "### Every λ, test means over the splits (not used for any choice)", "", *every_strength(rows), ""]
+
+
+def metric_tables(chosen: Mapping[int, Mapping[str, Chosen]]) -> list[str]:
+    """Accuracy and similarity of the chosen runs, then their sharpness."""
+    lines = [
+        "| method | λ | accuracy | balanced accuracy | AUC | cka | cka, biased | train NLL |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for method in METHODS:
         picks = [chosen[split][method] for split in chosen]
-        strengths = ", ".join(
-            "-" if p.strength is None else f"{p.strength:g}{'' if p.qualified else '!'}" for p in picks
-        )
+        listed = ["-" if p.strength is None else f"{p.strength:g}{'' if p.qualified else '!'}" for p in picks]
+        strengths = listed[0] if len(set(listed)) == 1 else ", ".join(listed)
         names = ("test_accuracy", "test_balanced_accuracy", "test_auc", "test_cka", "test_cka_biased", "train_nll")
         numbers = " | ".join(mean_sem([p.values[name] for p in picks]) for name in names)
         lines.append(f"| {method} | {strengths} | {numbers} |")
-    lines += ["", "Sharpness, mean ± SEM (relative, at each ρ; headline ρ = 5e-4), and one absolute step of 0.05:", ""]
+    lines += ["", "Sharpness (relative at each ρ, headline 5e-4; and one absolute step of 0.05), mean ± SEM:", ""]
     lines += ["| method | " + " | ".join(f"ρ = {rho:g}" for rho in RHOS) + " | absolute |", "|---|---|---|---|---|---|"]
     for method in METHODS:
         picks = [chosen[split][method] for split in chosen]
-        curve = [mean_sem([p.values[f"sharpness_rho_{rho:g}"] for p in picks], 4) for rho in RHOS]
-        curve.append(mean_sem([p.values["sharpness_absolute"] for p in picks], 4))
+        curve = [mean_sem([p.values[f"sharpness_rho_{rho:g}"] for p in picks]) for rho in RHOS]
+        curve.append(mean_sem([p.values["sharpness_absolute"] for p in picks]))
         lines.append(f"| {method} | " + " | ".join(curve) + " |")
-    ratio = facts["n_test"] / facts["n_train"]
-    lines += [
-        "",
+    return [*lines, ""]
+
+
+def verdicts(chosen: Mapping[int, Mapping[str, Chosen]], ratio: float) -> list[str]:
+    """The three claims for every penalty against full, paired over the splits."""
+    lines = [
         "| method | claim | mean margin | 95 % interval | detectable (80 % power) | verdict |",
         "|---|---|---|---|---|---|",
     ]
@@ -253,10 +283,7 @@ def section(rows: Sequence[Row]) -> list[str]:
                 f"| {method} | {claim} ({formula} > 0) | {found.mean:+.4f} | [{found.low:+.4f}, {found.high:+.4f}] "
                 f"| {found.detectable:.4f} | **{found.word}** |"
             )
-    lines += ["", "Relative to full, means over splits:", ""]
-    for method in PENALTIES:
-        lines.append(f"- {method}: {_relative(chosen, method)}")
-    return [*lines, "", "Every λ, test means over the splits (not used for any choice):", "", *every_strength(rows), ""]
+    return [*lines, "", *(f"- {method} against full: {_relative(chosen, method)}" for method in PENALTIES), ""]
 
 
 def _relative(chosen: Mapping[int, Mapping[str, Chosen]], method: str) -> str:
@@ -308,11 +335,11 @@ def table(arguments: argparse.Namespace) -> int:
         f"(see its `--help`); commit {commit or 'unknown'}, {datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, "
         "1 thread per run, CPU, fp32.",
         "",
-        "λ per method and split: highest val_cka among "
+        "λ: highest val_cka among "
         + ", ".join(f"{value:g}" for value in STRENGTHS)
-        + " with val_accuracy >= full - 1 SE (binomial); where none qualifies, the most accurate one, marked `!`. "
-        "Selection sees val only. Intervals are paired over splits and corrected for overlapping training sets "
-        "(Nadeau & Bengio 2003).",
+        + " with val_accuracy >= full - 1 SE (binomial, one val set); where none qualifies, the most accurate one, "
+        "marked `!`. Selection sees val only; a λ shared by all splits sees, across splits, every image. Intervals are paired "
+        "over splits and corrected for overlapping training sets (Nadeau & Bengio 2003); with 5 splits they are wide.",
         "",
     ]
     for path in arguments.results:

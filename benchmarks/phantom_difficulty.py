@@ -51,7 +51,9 @@ def main() -> int:
             inside += low <= mean <= high
             listed = " ".join(f"{value:.3f}" for value in accuracies)
             val = statistics.fmean(values["val_accuracy"] for values in results)
-            print(f"{backbone:24} {method:14} {mean:14.3f} {listed:>22} {val:7.3f}  {low:.2f} to {high:.2f}", flush=True)
+            print(
+                f"{backbone:24} {method:14} {mean:14.3f} {listed:>22} {val:7.3f}  {low:.2f} to {high:.2f}", flush=True
+            )
     wanted = len(arguments.backbone) * len(BANDS)
     print(f"phantom_difficulty: {inside} of {wanted} in band (goal {wanted}) {'ok' if inside == wanted else 'short'}")
     return 0 if inside == wanted else 1
