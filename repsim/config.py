@@ -60,9 +60,9 @@ class DataConfig(_Frozen):
     """Column of the csv whose value (a patient) never crosses splits."""
     augment: Literal["standard", "none"] = "standard"
     """Training views: flips, crops, small rotations and brightness; or the images as they are."""
-    views: Annotated[
-        Annotated[int, Field(ge=1, le=MOST_VIEWS)] | Literal["auto"], BeforeValidator(_count_or_auto)
-    ] = "auto"
+    views: Annotated[Annotated[int, Field(ge=1, le=MOST_VIEWS)] | Literal["auto"], BeforeValidator(_count_or_auto)] = (
+        "auto"
+    )
     """Size of the finite set of augmented views per image; ``auto`` is 2 x epochs."""
     probe_size: Annotated[int, Field(ge=8, le=50_000)] = 2000
     """At most this many images (stratified) measure similarity."""
