@@ -339,7 +339,8 @@ def table(arguments: argparse.Namespace) -> int:
         + ", ".join(f"{value:g}" for value in STRENGTHS)
         + " with val_accuracy >= full - 1 SE (binomial, one val set); where none qualifies, the most accurate one, "
         "marked `!`. Selection sees val only; a λ shared by all splits sees, across splits, every image. Intervals are "
-        "paired over splits and corrected for overlapping training sets (Nadeau & Bengio 2003); with 5 splits they are wide.",
+        "paired over splits and corrected for overlapping training sets (Nadeau & Bengio 2003); with 5 splits they are "
+        "wide.",
         "",
     ]
     for path in arguments.results:
