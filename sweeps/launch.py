@@ -20,7 +20,7 @@ from repsim.errors import Mistake, RequestError
 from sweeps.arguments import Arguments, default_name, parse_arguments
 from sweeps.request import Launch
 from sweeps.run_folder import RunFolder
-from sweeps.space import Space, load_space
+from sweeps.space import Space, load_space, space_from_dict
 
 RUNS = Path("runs")
 WRONG_REQUEST = 2
@@ -78,7 +78,7 @@ def resumed(arguments: Arguments, name: str) -> tuple[Space, str]:
     document = header.get("space")
     if not isinstance(document, dict):
         raise RequestError(Mistake(where=str(folder.journal), key="space", problem="is missing from the header"))
-    space = Space.from_dict(document, where=str(folder.journal))
+    space = space_from_dict(document, where=str(folder.journal))
     if arguments.trials is not None:
         if arguments.trials < space.budget.trials:
             least = f"{space.budget.trials} or more"

@@ -9,8 +9,8 @@ from typing import Final
 from repsim.catalogue import ADAPTERS, HEADS, PENALTIES, method_names, parse_method
 from repsim.config import FLAT_KEYS, TrialConfig
 from repsim.errors import RequestError, nearest, one_line
-from sweeps.space import WHEN_KEYS, Branch, Choice, Domain, Range, matches
 from sweeps.space_notes import Notes, boolean_hint, check_keys, finite, join, text_number_hint
+from sweeps.space_types import WHEN_KEYS, Branch, Choice, Domain, Range, matches
 
 REFUSED: Final = object()
 """Stands for a value whose mistake has been noted."""

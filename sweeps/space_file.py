@@ -7,10 +7,10 @@ from pathlib import Path
 
 import search_spaces
 from repsim.errors import Mistake, RequestError, nearest, one_line
-from sweeps.space import Space
 from sweeps.space_notes import Notes
 from sweeps.space_overrides import Edits
 from sweeps.space_rules import TOP_KEYS, build_space
+from sweeps.space_types import Space
 from sweeps.space_yaml import parse_yaml
 
 FOLDER = Path(search_spaces.__file__).parent
@@ -56,7 +56,7 @@ def _packaged() -> str:
     return f"a path, or one of search_spaces/: {', '.join(available_spaces())}"
 
 
-def read_space(
+def load_space(
     path_or_name: str,
     overrides: Sequence[str] = (),
     *,
@@ -65,7 +65,11 @@ def read_space(
     parallel: int | None = None,
     seed: int | None = None,
 ) -> Space:
-    """See :func:`sweeps.space.load_space`."""
+    """Read and validate a space: a path, or the name of a file in search_spaces/ (``.yaml`` may be left out).
+
+    ``overrides`` are ``KEY=VALUE`` (dotted key, YAML value); the others replace ``data``, ``budget.trials``,
+    ``search.parallel`` and ``search.seed``. Raises :class:`repsim.errors.RequestError` with every mistake at once.
+    """
     path = find_space(path_or_name)
     notes = Notes(where=str(path))
     document = _read_document(path, notes)

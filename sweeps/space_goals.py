@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 from repsim.errors import nearest, one_line
 from repsim.records import METRICS, OBJECTIVE_METRICS, Objective
-from sweeps.space import Constraint
 from sweeps.space_notes import Notes, check_keys, finite, word
+from sweeps.space_types import Constraint
 
 DIRECTIONS = ("maximize", "minimize")
 OBJECTIVES_ALLOWED = "two or three of {metric: …, direction: …}"

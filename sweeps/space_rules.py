@@ -9,7 +9,6 @@ from dataclasses import replace
 from repsim.catalogue import parse_method
 from repsim.config import TrialConfig
 from repsim.errors import RequestError, nearest, one_line
-from sweeps.space import Branch, Budget, Choice, Dimension, Range, Resources, SearchSettings, Space, matches
 from sweeps.space_domains import REFUSED, canonical, read_branches, searchable_keys
 from sweeps.space_goals import OBJECTIVES_ALLOWED, read_constraints, read_objectives
 from sweeps.space_notes import (
@@ -25,6 +24,7 @@ from sweeps.space_notes import (
     text_number_hint,
     word,
 )
+from sweeps.space_types import Branch, Budget, Choice, Dimension, Range, Resources, SearchSettings, Space, matches
 
 SECTIONS: Mapping[str, tuple[str, ...]] = {
     "budget": ("trials", "epochs", "hours", "train_epochs", "stagnation"),
@@ -42,6 +42,11 @@ MAX_TRIALS = 100_000
 MAX_SEED = 2**32 - 1
 CONSTANT_KEYS = ("data.split_seed", "data.fractions", "data.group", "data.probe_size", "data.task", "data.on_error")
 """Keys that decide which images are measured."""
+
+
+def space_from_dict(document: Mapping[str, object], *, where: str = "space") -> Space:
+    """Validate a document such as ``Space.to_dict`` writes; RequestError, naming ``where``, with every mistake."""
+    return build_space(document, notes=Notes(where=where))
 
 
 def build_space(document: Mapping[str, object], *, notes: Notes, narrowed: bool = False) -> Space:

@@ -13,7 +13,6 @@ from typing import Any
 from repsim.catalogue import HEADS, method_names
 from repsim.config import TrialConfig
 from repsim.records import METRICS, OBJECTIVE_METRICS
-from sweeps.space import WHEN_KEYS
 from sweeps.space_domains import searchable_keys
 from sweeps.space_file import FOLDER
 from sweeps.space_goals import DIRECTIONS
@@ -27,6 +26,7 @@ from sweeps.space_rules import (
     MAX_TRIALS,
     SAMPLERS,
 )
+from sweeps.space_types import WHEN_KEYS
 
 Schema = dict[str, Any]
 FILE = FOLDER / "schema.json"

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from repsim.errors import RequestError
-from sweeps.space import Space, load_space
+from sweeps.space import Space, load_space, space_from_dict
 
 GOOD = """
 name: good
@@ -373,9 +373,9 @@ def verdict(read: Callable[[], Space]) -> Space | list[str]:
 @given(st.dictionaries(KEYS, VALUES, max_size=5), st.dictionaries(KEYS, VALUES, max_size=3))
 def test_any_document_loads_or_is_refused(document: dict[str, object], searched: dict[str, object]) -> None:
     for candidate in (document, {**SOUND, **document}, {**SOUND, "space": searched}):
-        answer = verdict(lambda document=candidate: Space.from_dict(document))  # type: ignore[misc]
+        answer = verdict(lambda document=candidate: space_from_dict(document))  # type: ignore[misc]
         if isinstance(answer, Space):
-            assert Space.from_dict(answer.to_dict()) == answer
+            assert space_from_dict(answer.to_dict()) == answer
         else:
             assert answer
             assert all(len(line.splitlines()) == 1 for line in answer)

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from repsim.errors import RequestError
-from sweeps.space import Branch, Choice, Constraint, Dimension, Range, Space, contains, load_space
+from sweeps.space import Branch, Choice, Constraint, Dimension, Range, Space, contains, load_space, space_from_dict
 from sweeps.space_file import FOLDER, available_spaces
 from sweeps.space_rules import SECTIONS, TOP_KEYS
 from sweeps.space_schema import FILE, README, readme_text, schema, schema_text
@@ -33,7 +33,7 @@ def write(folder: Path, text: str, head: str = HEAD) -> str:
 
 
 def reread(space: Space) -> Space:
-    return Space.from_dict(yaml.safe_load(yaml.safe_dump(space.to_dict())))
+    return space_from_dict(yaml.safe_load(yaml.safe_dump(space.to_dict())))
 
 
 @pytest.mark.parametrize("name", available_spaces())
@@ -42,7 +42,7 @@ def test_every_packaged_space_loads_and_reads_back(name: str) -> None:
     assert space.name == name
     assert space.question
     assert reread(space) == space
-    assert Space.from_dict(json.loads(json.dumps(space.to_dict()))).space_hash == space.space_hash
+    assert space_from_dict(json.loads(json.dumps(space.to_dict()))).space_hash == space.space_hash
     assert pickle.loads(pickle.dumps(space)) == space
     assert space.name in space.describe()
     text = (FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
@@ -275,7 +275,7 @@ def test_absent_where_no_branch_holds() -> None:
 
 def test_a_stored_space_that_became_invalid_is_refused() -> None:
     with pytest.raises(RequestError, match=r"^runs/a/space\.yaml: budget\.trials: 0 is not allowed"):
-        Space.from_dict(load_space("pareto").to_dict() | {"budget": {"trials": 0}}, where="runs/a/space.yaml")
+        space_from_dict(load_space("pareto").to_dict() | {"budget": {"trials": 0}}, where="runs/a/space.yaml")
 
 
 def test_reading_imports_nothing_heavy_and_is_quick() -> None:
