@@ -23,7 +23,7 @@ from sweeps.run_folder import RunFolder
 from sweeps.space import Space, load_space, space_from_dict
 
 RUNS = Path("runs")
-WRONG_REQUEST = 2
+WRONG_REQUEST, INTERRUPTED = 2, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -51,6 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         for mistake in error.mistakes:
             print(mistake, file=sys.stderr)
         return WRONG_REQUEST
+    except KeyboardInterrupt:
+        print("interrupted before the sweep began", file=sys.stderr)
+        return INTERRUPTED
 
 
 def asked(arguments: Arguments) -> tuple[Space, str]:

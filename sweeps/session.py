@@ -59,8 +59,8 @@ def run(launch: Launch) -> int:
             writer.end(status)
             if launch.report:
                 writer.flush(_DRAIN_SECONDS)
-                _build_report(launch.name, uri, folder.report)
-                writer.log_report(folder.report)
+                if _build_report(launch.name, uri, folder.report):
+                    writer.log_report(folder.report)
         except (Interrupted, KeyboardInterrupt):
             status = "interrupted"
         finally:
@@ -207,11 +207,14 @@ def _handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None
             signal.signal(number, old)
 
 
-def _build_report(name: str, uri: str, out: Path) -> None:
-    """In a process of its own: the report reads MLflow and nothing else."""
+def _build_report(name: str, uri: str, out: Path) -> bool:
+    """In a process of its own: the report reads MLflow and nothing else. False, said, when it could not be built."""
     script = Path(__file__).resolve().parent.parent / "reports" / "build.py"
     command = [sys.executable, str(script), "--sweep", name, "--tracking-uri", uri, "--out", str(out), "--no-log"]
-    subprocess.run(command, check=False)
+    if subprocess.run(command, check=False).returncode == 0:
+        return True
+    _say(f"the report could not be built; try again with: python reports/build.py --sweep {name}")
+    return False
 
 
 def _verdict(journal: Journal, folder: RunFolder, uri: str) -> int:
