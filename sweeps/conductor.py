@@ -5,6 +5,7 @@ Order matters: a fact is journaled (fsynced) before anybody acts on it. One thre
 
 from __future__ import annotations
 
+import re
 import time
 from collections import deque
 from pathlib import Path
@@ -20,6 +21,11 @@ from sweeps.trial import Trial, TrialRecord
 
 MAX_RETRIES = 2
 """How often a trial whose process died is started again before it counts as failed."""
+GIVE_UP_AFTER = 5
+"""So many failures in a row with the same cause end the sweep: it is not the configurations' fault."""
+
+
+_NUMBER = re.compile(r"[-+]?\d[\d.]*(e[-+]?\d+)?")
 
 
 class Listener(Protocol):
@@ -55,14 +61,18 @@ class Sweep:
         hours = space.budget.hours
         self._deadline = None if hours is None else time.monotonic() + 3600.0 * hours
         self._spent = False
+        self._failures: list[str] = []
+        self.gave_up: str | None = None
 
     @property
     def exhausted(self) -> bool:
-        """Whether every proposal has been made and none waits to be run (again)."""
-        return self._spent and not self._queue
+        """Whether nothing more will be handed out: every proposal made, none waiting; or the sweep gave up."""
+        return self.gave_up is not None or (self._spent and not self._queue)
 
     def next_assignment(self) -> Assignment | None:
         """The next trial for a free slot: one that waits, else a new proposal."""
+        if self.gave_up is not None:
+            return None
         trial = self._queue.popleft() if self._queue else self._propose()
         if trial is None:
             return None
@@ -143,7 +153,17 @@ class Sweep:
             result=kept,
         )
         self._folder.forget_checkpoint(trial.trial_id)
+        self._count_failure(judged)
         self._listener.changed(self._record(trial))
+
+    def _count_failure(self, judged: Outcome) -> None:
+        if judged.status is not Status.FAILED:
+            self._failures.clear()
+            return
+        cause = _NUMBER.sub("#", judged.reason)
+        self._failures = [*(known for known in self._failures if known == cause), cause]
+        if len(self._failures) >= GIVE_UP_AFTER:
+            self.gave_up = f"{GIVE_UP_AFTER} trials in a row failed with the same cause: {judged.reason}"
 
     def _record(self, trial: Trial) -> TrialRecord:
         return self._journal.history.records[trial.trial_id]

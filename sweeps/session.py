@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,9 +13,11 @@ from types import FrameType
 
 import yaml
 
+from repsim.errors import Mistake, RequestError
 from repsim.records import Status
 from sweeps.conductor import Sweep
 from sweeps.engine import cluster, drive
+from sweeps.estimate import estimate
 from sweeps.journal import Journal
 from sweeps.live import LiveView
 from sweeps.preflight import preflight
@@ -27,7 +30,7 @@ from sweeps.space import Space
 from sweeps.tracking import SweepWriter, resolve_tracking_uri
 from sweeps.trial import TrialRecord
 
-DONE, NOTHING_COMPLETED, INTERRUPTED = 0, 1, 130
+DONE, GAVE_UP, INTERRUPTED = 0, 1, 130
 _DRAIN_SECONDS = 120.0
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
@@ -39,7 +42,8 @@ class Interrupted(BaseException):
 def run(launch: Launch) -> int:
     """Run or resume a sweep; returns the exit code. Raises RequestError when the request cannot be served."""
     uri = resolve_tracking_uri(launch.tracking_uri)
-    preflight(launch.space, cache_dir=launch.cache_dir, say=_say)
+    n_images = preflight(launch.space, cache_dir=launch.cache_dir, say=_say)
+    _check_disk(launch, n_images)
     writer = SweepWriter(
         uri=uri,
         space=launch.space,
@@ -51,11 +55,11 @@ def run(launch: Launch) -> int:
     )
     writer.check()
     with _journal(launch) as (folder, journal), _signals():
-        status = "failed"
+        status, gave_up = "failed", None
         writer.start()
         try:
-            _search(launch, folder, journal, writer)
-            status = "completed"
+            gave_up = _search(launch, folder, journal, writer)
+            status = "completed" if gave_up is None else "failed"
             writer.end(status)
             if launch.report:
                 writer.flush(_DRAIN_SECONDS)
@@ -68,11 +72,23 @@ def run(launch: Launch) -> int:
     if status == "interrupted":
         _say(f"interrupted; go on with: {folder.resume_command}")
         return INTERRUPTED
+    if gave_up is not None:
+        _say(f"gave up: {gave_up}; when it is mended, go on with: {folder.resume_command}")
+        return GAVE_UP
     return _verdict(journal, folder, uri)
 
 
-def _search(launch: Launch, folder: RunFolder, journal: Journal, writer: SweepWriter) -> None:
-    """Propose and run until the budget is spent."""
+def _check_disk(launch: Launch, n_images: Mapping[str, int]) -> None:
+    needed = estimate(launch.space, n_images, choose_slots(launch.space).parallel).disk_bytes
+    there = next(folder for folder in (launch.runs_dir, *launch.runs_dir.parents) if folder.exists())
+    free = shutil.disk_usage(there).free
+    if needed > free:
+        problem = f"the sweep needs about {needed / 1e6:.0f} MB, {free / 1e6:.0f} MB are free"
+        raise RequestError(Mistake(where=str(launch.runs_dir), key="", problem=problem))
+
+
+def _search(launch: Launch, folder: RunFolder, journal: Journal, writer: SweepWriter) -> str | None:
+    """Propose and run until the budget is spent; returns why the sweep gave up, if it did."""
     search = Search(launch.space)
     search.restore(list(journal.history.records.values()))
     view = LiveView(launch.space, search.total, sys.stdout)
@@ -94,7 +110,9 @@ def _search(launch: Launch, folder: RunFolder, journal: Journal, writer: SweepWr
             # the middle of Ray's compiled code would not be ours any more.
             with cluster(slots, launch.address), _noted_signals() as check:
                 drive(sweep, slots, check)
-        journal.finished()
+        if sweep.gave_up is None:
+            journal.finished()
+        return sweep.gave_up
     finally:
         view.close()
 
@@ -223,7 +241,7 @@ def _verdict(journal: Journal, folder: RunFolder, uri: str) -> int:
     counts = ", ".join(f"{statuses.count(status)} {status}" for status in Status if statuses.count(status))
     _say(f"{folder.root}: {counts}")
     _say("browse: mlflow ui" if uri.startswith("sqlite") else f"browse: {uri}")
-    return DONE if completed else NOTHING_COMPLETED
+    return DONE if completed else GAVE_UP
 
 
 def _say(line: str) -> None:

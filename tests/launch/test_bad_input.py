@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -169,6 +170,15 @@ def test_a_folder_that_cannot_be_written(folder: Path, capsys: pytest.CaptureFix
     finally:
         folder.chmod(0o700)
     assert "permission denied" in line
+
+
+def test_a_disk_too_small_for_the_sweep(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(folder)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1_000_000))
+    (line,) = refused(capsys, folder, "--space", "tiny.yaml")
+    assert "1 MB are free" in line
 
 
 def test_a_space_file_that_is_not_there(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from repsim.records import EPOCH_METRICS, FACTS, METRICS, EpochResult, Status, TrialResult
-from sweeps.conductor import MAX_RETRIES, Sweep
+from sweeps.conductor import GIVE_UP_AFTER, MAX_RETRIES, Sweep
 from sweeps.journal import Journal
 from sweeps.run_folder import RunFolder
 from sweeps.search import Search
@@ -142,6 +142,29 @@ def test_a_result_without_a_usable_objective_is_a_failure(stage: Stage) -> None:
     assert stage.status(assignment) is Status.FAILED
     assert "val_cka is inf" in stage.reason(assignment)
     assert stage.journal.history.records[assignment.trial_id].result is None
+
+
+def test_five_failures_in_a_row_with_one_cause_end_the_sweep(tmp_path: Path) -> None:
+    made = Stage(RunFolder.create(tmp_path / "runs", "x"), load_space("quick.yaml", trials=12))
+    try:
+        for number in range(3):
+            made.sweep.broke(made.next(), f"RuntimeError: no space left after {number}.5 MB", died=False)
+        made.sweep.reported(made.next(), Report(epoch=epoch(1), result=result()))
+        for number in range(GIVE_UP_AFTER):
+            assert made.sweep.gave_up is None
+            made.sweep.broke(made.next(), f"RuntimeError: no space left after {number}.5 MB", died=False)
+        assert made.sweep.gave_up is not None
+        assert "5 trials in a row failed with the same cause: RuntimeError: no space left" in made.sweep.gave_up
+        assert made.sweep.next_assignment() is None
+        assert made.sweep.exhausted
+    finally:
+        made.journal.close()
+
+
+def test_failures_with_different_causes_do_not_end_it(stage: Stage) -> None:
+    for number in range(4):
+        stage.sweep.broke(stage.next(), f"Error{'abcd'[number]}: no", died=False)
+    assert stage.sweep.gave_up is None
 
 
 def test_what_was_in_flight_goes_first_after_a_resume(stage: Stage) -> None:
