@@ -9,9 +9,12 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from repsim.errors import Mistake, RequestError, one_line
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _DESCRIPTION = """\
 Build the report of one sweep from the MLflow store it was recorded in: the front with its standard errors, the price
@@ -92,6 +95,11 @@ def _default_folder(name: str) -> Path:
     return Path("runs") / name / "report"
 
 
+def four_states(trials: pd.DataFrame) -> pd.DataFrame:
+    """The trials with ``status`` running, completed, pruned or failed; why one waits stays in its ``reason``."""
+    return trials.assign(status=trials["status"].replace({"proposed": "running", "waiting": "running"}))
+
+
 def _write(sweep: Any, work: Path, folder: Path) -> None:
     """Everything into ``work``; ``folder`` is where it will lie, for the commands shown."""
     from reports import figures, fronts, page, paper_tables, points
@@ -100,8 +108,9 @@ def _write(sweep: Any, work: Path, folder: Path) -> None:
         (work / name).mkdir()
     studies = [fronts.study(sweep, data) for data in sweep.data_sets]
     trials = fronts.mark_front(sweep, studies)
-    trials.to_parquet(work / "trials.parquet", index=False)
-    trials[trials["on_front"].fillna(False)].to_parquet(work / "front.parquet", index=False)
+    told = four_states(trials)
+    told.to_parquet(work / "trials.parquet", index=False)
+    told[told["on_front"].fillna(False)].to_parquet(work / "front.parquet", index=False)
     tables = [paper_tables.front_table(sweep, studies), paper_tables.methods_table(sweep, studies)]
     paper_tables.write_tables(tables, work / "tables")
     points.write_points(sweep, studies, work / "points")

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
-from reports.build import build_report, main
+from reports.build import build_report, four_states, main
 from reports.interactive import script_json
 from reports.load import load_sweep
 from reports.store import open_store
@@ -100,6 +100,13 @@ def test_the_table_has_exactly_the_columns_and_rows(demo: Path) -> None:
     assert first["param/optim.lr"] == pytest.approx(3e-4)
     assert trials.loc[27, "status"] == "failed"
     assert pd.isna(trials.loc[27, "val_accuracy"])
+
+
+def test_a_waiting_trial_is_told_as_running() -> None:
+    states = ["completed", "waiting", "proposed", "failed", "pruned", "running"]
+    told = four_states(pd.DataFrame({"status": states, "reason": [f"r{n}" for n in range(6)]}))
+    assert list(told["status"]) == ["completed", "running", "running", "failed", "pruned", "running"]
+    assert list(told["reason"]) == [f"r{n}" for n in range(6)]
 
 
 def test_the_front_is_made_of_completed_feasible_trials_none_dominated(demo: Path) -> None:
