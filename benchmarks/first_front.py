@@ -238,11 +238,12 @@ def section(rows: Sequence[Row]) -> list[str]:
         "",
     ]
     ratio = facts["n_test"] / facts["n_train"]
-    for title, nested in (
-        ("One λ per method, by val means over the splits", False),
-        ("λ chosen within each split (nothing shared between splits)", True),
-    ):
-        chosen = choose(rows, nested=nested)
+    ways = (
+        ("One λ per method, by val means over the splits", choose(rows, nested=False)),
+        ("λ chosen within each split (nothing shared between splits)", choose(rows, nested=True)),
+    )
+    lines += [f"- {title}, repsim: {summary(chosen, ratio)}" for title, chosen in ways] + [""]
+    for title, chosen in ways:
         lines += [f"### {title}", "", *metric_tables(chosen), *verdicts(chosen, ratio)]
     return [*lines, "### Every λ, test means over the splits (not used for any choice)", "", *every_strength(rows), ""]
 
@@ -268,6 +269,15 @@ def metric_tables(chosen: Mapping[int, Mapping[str, Chosen]]) -> list[str]:
         curve.append(mean_sem([p.values["sharpness_absolute"] for p in picks]))
         lines.append(f"| {method} | " + " | ".join(curve) + " |")
     return [*lines, ""]
+
+
+def summary(chosen: Mapping[int, Mapping[str, Chosen]], ratio: float) -> str:
+    """The paper's three claims about RepSim in one line."""
+    found = []
+    for claim, _, margin in CLAIMS:
+        margins = [margin(chosen[split]["repsim"].values, chosen[split]["full"].values) for split in chosen]
+        found.append(f"{claim}: **{judge(margins, ratio).word}**")
+    return "; ".join(found)
 
 
 def verdicts(chosen: Mapping[int, Mapping[str, Chosen]], ratio: float) -> list[str]:
