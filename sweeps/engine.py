@@ -21,8 +21,9 @@ from ray.tune import Callback
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from repsim.errors import one_line
 from sweeps.slots import Slots
-from sweeps.trainable import Assignment, Report, TrialProcess
+from sweeps.trainable import Assignment, Report, TrialFailed, TrialProcess
 
 _QUIET = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -35,7 +36,8 @@ _QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS": "0",
 }
-_RECYCLED = "reset_config"
+_RECYCLED = "requires reset_config() to be"
+_OWN_ERROR = f"{TrialFailed.__name__}: "
 
 
 class Conductor(Protocol):
@@ -110,13 +112,12 @@ class _Scheduler(FIFOScheduler):  # type: ignore[misc]
         assignment = self._live.pop(trial.trial_id, None)
         if assignment is None:
             return
-        error = trial.get_error()
-        text = str(error)
+        text = _error_text(trial)
         if _RECYCLED in text:
             self._conductor.put_back(assignment)
-        elif "TrialFailed" in text:
-            lines = [line for line in text.splitlines() if "TrialFailed" in line]
-            self._conductor.broke(assignment, lines[-1].split("TrialFailed:", 1)[-1].strip(), died=False)
+        elif _OWN_ERROR in text:
+            reason = text.rsplit(_OWN_ERROR, 1)[-1].strip().splitlines()[0]
+            self._conductor.broke(assignment, reason, died=False)
         else:
             self._conductor.broke(assignment, _death(text), died=True)
 
@@ -129,10 +130,18 @@ class _Scheduler(FIFOScheduler):  # type: ignore[misc]
         return {}
 
 
+def _error_text(trial: Any) -> str:
+    """What Ray wrote about a trial's error; ``Trial.get_error`` would only find it after one of Ray's snapshots."""
+    path = trial.error_file
+    return Path(path).read_text(encoding="utf-8", errors="replace") if path and Path(path).exists() else ""
+
+
 def _death(text: str) -> str:
-    if "OutOfMemory" in text or "memory" in text.lower():
+    if "OutOfMemory" in text:
         return "the trial's process was killed for memory; lower --parallel, optim.batch_size or data.image_size"
-    return "the trial's process died (killed, crashed, or its machine went away)"
+    told = [line.strip() for line in text.splitlines() if "Error" in line or "died" in line]
+    detail = f": {one_line(told[-1], 200)[1:-1]}" if told else ""
+    return f"the trial's process died (killed, crashed, or its machine went away){detail}"
 
 
 @contextmanager

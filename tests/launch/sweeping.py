@@ -105,3 +105,15 @@ def descendants(pid: int) -> dict[int, str]:
     while more := {child for child, parent in parents.items() if parent in below} - below:
         below |= more
     return {child: commands[child] for child in below - {pid}}
+
+
+def wait_for_workers(pid: int) -> list[int]:
+    """The processes in which a driver's trials run; their titles change with what they do."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        titles = descendants(pid)
+        found = [child for child, title in titles.items() if title.startswith(("ray::ResourceTrain", "ray::TrialPro"))]
+        if found:
+            return found
+        time.sleep(0.05)
+    raise AssertionError("no trial's process was seen")

@@ -13,7 +13,7 @@ import pytest
 from repsim.records import Status
 from sweeps.journal import read_history
 from sweeps.trial import TrialRecord
-from tests.launch.sweeping import descendants, events, launch, started, wait_for, write_space
+from tests.launch.sweeping import events, launch, started, wait_for, wait_for_workers, write_space
 from tests.trainer.stripes import write_images
 
 pytestmark = [
@@ -130,15 +130,27 @@ def test_an_interrupted_driver_says_how_to_go_on(images: Path, tmp_path: Path) -
     assert len(records(tmp_path, "stopped")) == 7
 
 
+def test_a_trial_that_diverges_fails_once_with_its_reason_and_the_sweep_goes_on(images: Path, tmp_path: Path) -> None:
+    space = write_space(tmp_path, images, trials=6, epochs=2)
+    space.write_text(space.read_text() + "  optim.lr: {value: [3.0e-4, 1.0e+30], when: {adapter: full}}\n")
+    code, printed = launch(tmp_path, "--space", str(space), "--name", "wild")
+    assert code == 0, printed
+    found = records(tmp_path, "wild")
+    failed = [record for record in found.values() if record.status is Status.FAILED]
+    assert failed
+    assert {record.trial.config.optim.lr for record in failed} == {1e30}
+    assert all("the training loss became" in record.reason for record in failed)
+    assert {record.attempts for record in failed} == {1}
+    runs = children(tmp_path)
+    assert sorted(runs[runs["run_status"] == "FAILED"]["trial_id"]) == sorted(r.trial.trial_id for r in failed)
+    assert "the training loss became" in (tmp_path / "runs" / "wild" / "report" / "index.html").read_text()
+
+
 def test_a_killed_worker_is_tried_again_from_its_checkpoint(images: Path, tmp_path: Path) -> None:
     space = write_space(tmp_path, images, trials=3, epochs=40)
     with started(tmp_path, "--space", str(space), "--name", "hurt", "--no-report") as process:
         wait_for(tmp_path, "hurt", "epoch", 6, process)
-        workers = [
-            pid for pid, command in descendants(process.pid).items() if command.startswith("ray::ResourceTrainable")
-        ]
-        assert workers
-        for pid in workers:
+        for pid in wait_for_workers(process.pid):
             os.kill(pid, signal.SIGKILL)
         printed, _ = process.communicate(timeout=240)
     assert process.returncode == 0, printed
