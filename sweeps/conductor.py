@@ -86,6 +86,7 @@ class Sweep:
             config=trial.config.flat(),
             objective=(self._objective.metric, self._objective.direction),
             run_folder=str(self._folder.root),
+            launched_from=str(Path.cwd()),
             cache_dir=None if self._cache_dir is None else str(self._cache_dir),
             threads=self._threads,
         )

@@ -34,13 +34,18 @@ RECYCLED_AFTER = 64
 
 @dataclass(frozen=True, kw_only=True)
 class Assignment:
-    """What a slot is told to run. ``config`` is the flat configuration, ``objective`` the first val objective."""
+    """What a slot is told to run.
+
+    ``config`` is the flat configuration, ``objective`` the first val objective, ``launched_from`` the folder that
+    relative paths in the configuration start from.
+    """
 
     trial_id: str
     attempt: int
     config: Mapping[str, object]
     objective: tuple[str, str]
     run_folder: str
+    launched_from: str
     cache_dir: str | None
     threads: int
 
@@ -92,6 +97,8 @@ class TrialProcess(Trainable):  # type: ignore[misc]
         self._began = time.time()
         self._assignment = Assignment.from_config(config)
         self._folder = RunFolder(Path(self._assignment.run_folder))
+        # Ray starts its processes in folders of its own.
+        os.chdir(self._assignment.launched_from)
         self._trainer: Trainer | None = None
 
     def step(self) -> dict[str, object]:

@@ -27,14 +27,16 @@ def assignment(images: Path, tmp_path: Path) -> Assignment:
         config=tiny_config(images, method="repsim").flat(),
         objective=("val_accuracy", "maximize"),
         run_folder=str(folder.root),
+        launched_from=str(tmp_path),
         cache_dir=str(tmp_path / "cache"),
         threads=1,
     )
 
 
 @pytest.fixture
-def slot(assignment: Assignment) -> TrialProcess:
+def slot(assignment: Assignment, monkeypatch: pytest.MonkeyPatch) -> TrialProcess:
     """A process as Ray makes it, in this one."""
+    monkeypatch.chdir("/")  # not where the sweep was launched from; and the old folder comes back afterwards
     process = TrialProcess.__new__(TrialProcess)
     process.setup(assignment.to_config())
     return process
@@ -55,6 +57,14 @@ def test_a_trial_reports_its_epochs_and_its_result(slot: TrialProcess, assignmen
     assert isinstance(facts, dict)
     assert facts["finished"] > facts["began"]
     assert (folder.predictions / "t0000_val.parquet").exists()
+
+
+def test_relative_paths_start_where_the_sweep_was_launched(
+    slot: TrialProcess, assignment: Assignment, images: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "mine").symlink_to(images)
+    slot.reset_config(replace(assignment, config=assignment.config | {"data": "mine", "optim.epochs": 1}).to_config())
+    assert slot.step()["done"]
 
 
 def test_the_next_attempt_continues_from_the_checkpoint(slot: TrialProcess, assignment: Assignment) -> None:
