@@ -47,6 +47,9 @@ def space_text(sweep: Sweep, study: Study, point: Point) -> str:
     if fixed.get("strength") is None:
         # a space without a penalty has no such key
         fixed.pop("strength", None)
+    threads = finite(sweep.facts.get(point.run_id, {}).get("threads"))
+    # results are bit-equal for the same number of threads only
+    resources = [] if threads is None else [f"resources: {{cpus_per_worker: {round(threads)}}}"]
     question = f"Does {point.trial_id} of sweep {sweep.name} repeat?"
     lines = [
         MARK,
@@ -57,6 +60,7 @@ def space_text(sweep: Sweep, study: Study, point: Point) -> str:
         *(f"  - {{metric: {objective.metric}, direction: {objective.direction}}}" for objective in sweep.objectives),
         f"budget: {{trials: 1, epochs: {round(finite(config.get(_EPOCHS)) or 1)}}}",
         f"search: {{seed: {round(finite(config.get('seed')) or 0)}}}",
+        *resources,
         "fixed:",
         *(f"  {yaml_scalar(key)}: {yaml_scalar(value)}" for key, value in sorted(fixed.items())),
         "space: {}",

@@ -66,10 +66,25 @@ def asked(arguments: Arguments) -> tuple[Space, str]:
         parallel=arguments.parallel,
         seed=arguments.seed,
     )
+    check_sources(space.data)
     name = default_name(space.name, datetime.now()) if arguments.name is None else arguments.name
     if not arguments.dry_run:
         RunFolder.check_free(RUNS.resolve(), name)
     return space, name
+
+
+def check_sources(sources: Sequence[str]) -> None:
+    """RequestError when a data source is not there or holds no images: said at once, before torch is loaded."""
+    from repsim.data.sources import count_images
+
+    mistakes: list[Mistake] = []
+    for source in sources:
+        try:
+            count_images(source, key="")
+        except RequestError as error:
+            mistakes += error.mistakes
+    if mistakes:
+        raise RequestError(*mistakes)
 
 
 def resumed(arguments: Arguments, name: str) -> tuple[Space, str]:

@@ -24,7 +24,7 @@ ACCURACY_AND_CKA = (
 FACTS: dict[str, object] = {
     "n_train": 360, "n_val": 120, "n_test": 120, "n_probe": 120, "n_classes": 3, "largest_class_fraction": 0.4,
     "smallest_class_fraction": 0.3, "data_hash": "d4", "probe_hash": "9a", "weights_id": "w1",
-    "pretraining": "supervised", "skipped_images": [], "duplicates_across_splits": [], "threads": 1,
+    "pretraining": "supervised", "skipped_images": [], "duplicates_across_splits": [], "threads": 3,
 }  # fmt: skip
 
 
