@@ -91,7 +91,7 @@ ADAPTERS: dict[str, AdapterInfo] = {
         AdapterInfo(
             name="linear_probe",
             title="linear probe",
-            summary="the backbone stays as it is; a converged logistic regression on its features",
+            summary="the backbone stays as it is; a converged logistic regression on its features (L2 by val loss)",
             trains_backbone=False,
         ),
     )

@@ -122,6 +122,7 @@ class Trainer:
         if self._best is not None:
             chosen, weights = self._best
             self.model.load_state_dict(cast(Mapping[str, Tensor], weights))
+        # the last epoch's val pass serves again, unless an earlier epoch was chosen or the trial was resumed after it
         known = self._last is not None and self._last[0] == chosen
         outputs: dict[Split, Outputs] = {
             "val": self._last[1] if self._last is not None and known else self._outputs("val"),

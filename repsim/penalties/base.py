@@ -13,7 +13,8 @@ class Penalty(nn.Module, ABC):
 
     Dimensionless: of order 1 when the features have nothing in common, whatever the backbone. Computed in fp32, also
     under autocast. A penalty that learns something of its own does so in :meth:`after_step`, without touching the
-    model's optimiser, and keeps it in buffers so that it travels with ``state_dict``.
+    model's optimiser, from what it remembered of the batch in :meth:`value`; it keeps what it learns in buffers, so
+    that it travels with ``state_dict``.
     """
 
     def __init__(self, dim: int) -> None:

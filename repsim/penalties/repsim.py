@@ -56,6 +56,7 @@ class RepSim(Penalty):
             return
         (features, teacher, rotated), self._batch = self._batch, None
         step = self.q_lr / float(energy(teacher))
+        # left.T is U, right.T is V, core the 2n x 2n matrix to be inverted; Vᵀ Q needs no product for B, as B Q = Z0c.
         left = torch.cat([features, -rotated])
         right = torch.cat([rotated, features])
         right_q = torch.cat([teacher, features @ self.Q])
