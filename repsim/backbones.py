@@ -14,7 +14,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from repsim.catalogue import Pretraining
 from repsim.config import BackboneConfig
 from repsim.errors import Mistake, RequestError
-from repsim.weights import Colour, build_module, check_backbone_name, find_weights
+from repsim.weights import Colour, SourceHead, build_module, check_backbone_name, find_weights
 
 __all__ = ["Backbone", "check_backbone_name", "freeze_batch_norm", "load_backbone", "normalise"]
 
@@ -26,7 +26,8 @@ class Backbone:
     """A pretrained network and what is known about it.
 
     ``module`` maps normalised images (b, 3, h, w) to pooled pre-logits features (b, ``dim``); ``mean`` and ``std``
-    are the normalisation on a 0-1 scale; ``weights_id`` is 16 hexadecimal digits naming the weights.
+    are the normalisation on a 0-1 scale; ``weights_id`` is 16 hexadecimal digits naming the weights; ``source_head`` is
+    the classifier it was pretrained with, if that is known.
     """
 
     module: nn.Module
@@ -37,6 +38,7 @@ class Backbone:
     pretraining: Pretraining
     weights_id: str
     weights_source: str
+    source_head: SourceHead | None = None
 
 
 def load_backbone(config: BackboneConfig, *, cache_dir: Path) -> Backbone:
@@ -60,6 +62,7 @@ def load_backbone(config: BackboneConfig, *, cache_dir: Path) -> Backbone:
         pretraining=found.pretraining,
         weights_id=found.weights_id,
         weights_source=found.source,
+        source_head=found.source_head,
     )
 
 

@@ -10,36 +10,33 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from repsim.penalty_table import PENALTIES as PENALTIES
+from repsim.penalty_table import Need as Need
+from repsim.penalty_table import PenaltyInfo as PenaltyInfo
+
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterInfo:
-    """Which parameters move. ``trains_backbone`` is False when only the head does (then no penalty makes sense)."""
+    """Which parameters move. ``trains_backbone`` is False when only the head does (then no penalty makes sense).
 
-    name: str
-    title: str
-    summary: str
-    trains_backbone: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class PenaltyInfo:
-    """What holds the representation.
-
-    ``strength_range`` is the range of λ worth searching (dimensionless). ``zero_at_start`` and
-    ``gradient_zero_at_start`` declare whether the penalty, and its gradient with respect to the features, vanish at the
-    pretrained weights. ``needs`` lists what the trainer must provide; ``min_batch`` is the smallest batch it is
-    defined on.
+    ``identity_at_start``: before the first step the features are the pretrained ones. ``linear_head``: it fits the head
+    as a logistic regression, so no other head will do. ``lr_range`` is the range of ``optim.lr`` worth searching, None
+    where nothing is learned by steps; ``head_lr_factor`` times ``optim.lr`` is the head's learning rate unless
+    ``optim.head_lr`` says otherwise. ``families`` says which backbones can take it, ``cost`` what it trains and saves.
     """
 
     name: str
     title: str
     summary: str
+    trains_backbone: bool
+    identity_at_start: bool = True
+    linear_head: bool = False
+    lr_range: tuple[float, float] | None
+    head_lr_factor: float = 10.0
     paper: str
-    strength_range: tuple[float, float]
-    zero_at_start: bool
-    gradient_zero_at_start: bool
-    needs: frozenset[Literal["teacher_features"]]
-    min_batch: int
+    families: str
+    cost: str
+    when_to_use: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,58 +84,134 @@ ADAPTERS: dict[str, AdapterInfo] = {
             title="full finetuning",
             summary="every parameter of backbone and head is trained",
             trains_backbone=True,
+            lr_range=(1e-5, 1e-3),
+            paper="common practice",
+            families="any backbone",
+            cost="every parameter; the reference for time and memory",
+            when_to_use="for accuracy when there are images enough",
         ),
         AdapterInfo(
             name="linear_probe",
             title="linear probe",
             summary="the backbone stays as it is; a converged logistic regression on its features (L2 by val loss)",
             trains_backbone=False,
+            linear_head=True,
+            lr_range=None,
+            paper="common practice",
+            families="any backbone",
+            cost="the head, from cached features; seconds",
+            when_to_use="as the end of the front: similarity 1 by construction",
         ),
-    )
-}
-
-PENALTIES: dict[str, PenaltyInfo] = {
-    info.name: info
-    for info in (
-        PenaltyInfo(
-            name="repsim",
-            title="RepSim",
-            summary="features equal the pretrained ones up to one learnable orthogonal map",
-            paper="arXiv 2503.07399",
-            strength_range=(0.03, 30.0),
-            zero_at_start=True,
-            gradient_zero_at_start=True,
-            needs=frozenset({"teacher_features"}),
-            min_batch=4,
+        AdapterInfo(
+            name="partial",
+            title="the last stages",
+            summary="the last `adapter.stages` stages (transformer blocks), what follows them, and the head",
+            trains_backbone=True,
+            lr_range=(1e-5, 1e-3),
+            paper="Partial-k: arXiv 1411.1792, as in arXiv 2203.12119",
+            families="any timm backbone that groups its parameters into stages",
+            cost="no backward pass through the frozen stages",
+            when_to_use="few images, or little time",
         ),
-        PenaltyInfo(
-            name="hcs",
-            title="HCS (1 - CKA)",
-            summary="the batch's linear CKA with the pretrained features is maximised directly",
-            paper="arXiv 2503.07399 (comparator); CKA: arXiv 1905.00414",
-            strength_range=(0.03, 30.0),
-            zero_at_start=True,
-            gradient_zero_at_start=True,
-            needs=frozenset({"teacher_features"}),
-            min_batch=4,
+        AdapterInfo(
+            name="bitfit",
+            title="BitFit",
+            summary="the biases of the backbone (those of norms included), and the head",
+            trains_backbone=True,
+            lr_range=(1e-4, 1e-2),
+            head_lr_factor=1.0,
+            paper="arXiv 2106.10199",
+            families="any backbone with biases",
+            cost="about 0.1 % of the parameters; the backward pass runs through the whole network",
+            when_to_use="a small change that is cheap to store",
         ),
-        PenaltyInfo(
-            name="feature_mse",
-            title="feature MSE",
-            summary="centred features equal the pretrained ones, no rotation allowed",
-            paper="feature distillation; FitNets, arXiv 1412.6550",
-            strength_range=(0.03, 30.0),
-            zero_at_start=True,
-            gradient_zero_at_start=True,
-            needs=frozenset({"teacher_features"}),
-            min_batch=4,
+        AdapterInfo(
+            name="norm_only",
+            title="norms only",
+            summary="scale and shift of every normalisation layer, and the head",
+            trains_backbone=True,
+            lr_range=(1e-4, 1e-2),
+            head_lr_factor=1.0,
+            paper="arXiv 2003.00152",
+            families="any backbone with affine normalisation layers",
+            cost="under 1 % of the parameters; the backward pass runs through the whole network",
+            when_to_use="another camera or contrast rather than other shapes",
+        ),
+        AdapterInfo(
+            name="lora",
+            title="LoRA",
+            summary="a low-rank change of attention's q and v, or of a convnet's dense convolutions, and the head",
+            trains_backbone=True,
+            lr_range=(1e-4, 5e-3),
+            head_lr_factor=1.0,
+            paper="arXiv 2106.09685",
+            families="transformers with a fused qkv layer (ViT, DeiT, DINOv2, Swin), and convnets",
+            cost="2 x rank x width parameters for each matrix; merged afterwards, so inference costs nothing",
+            when_to_use="large transformers; a change that can be switched off",
+        ),
+        AdapterInfo(
+            name="adaptformer",
+            title="AdaptFormer",
+            summary="a narrow two-layer branch beside every MLP of a transformer, and the head",
+            trains_backbone=True,
+            lr_range=(1e-4, 5e-3),
+            head_lr_factor=1.0,
+            paper="arXiv 2205.13535",
+            families="timm's VisionTransformer (ViT, DeiT, DINOv2)",
+            cost="2 x bottleneck x width parameters for each block; a little slower at inference",
+            when_to_use="transformers, where LoRA on attention is not enough",
+        ),
+        AdapterInfo(
+            name="vpt",
+            title="visual prompt tuning",
+            summary="learnable tokens beside the image's, in every block (deep) or the first (shallow), and the head",
+            trains_backbone=True,
+            identity_at_start=False,
+            lr_range=(1e-3, 1e-1),
+            head_lr_factor=1.0,
+            paper="arXiv 2203.12119",
+            families="timm's VisionTransformer (ViT, DeiT, DINOv2)",
+            cost="prompts x width parameters for each block; more tokens, so a little slower",
+            when_to_use="very few images on a large transformer",
+        ),
+        AdapterInfo(
+            name="lp_ft",
+            title="linear probe, then finetune",
+            summary="a converged linear probe is the head's start; then every parameter is trained",
+            trains_backbone=True,
+            linear_head=True,
+            lr_range=(3e-6, 3e-4),
+            head_lr_factor=1.0,
+            paper="arXiv 2202.10054",
+            families="any backbone",
+            cost="full finetuning and a linear probe",
+            when_to_use="features that are good already: the first steps no longer distort them",
         ),
     )
 }
 
 HEADS: dict[str, HeadInfo] = {
     info.name: info
-    for info in (HeadInfo(name="linear", title="linear", summary="one affine layer on the pooled features"),)
+    for info in (
+        HeadInfo(name="linear", title="linear", summary="one affine layer on the pooled features"),
+        HeadInfo(
+            name="cosine",
+            title="cosine",
+            summary="a learnable scale times the cosine between features and one direction per class "
+            "(arXiv 1804.09458)",
+        ),
+        HeadInfo(
+            name="mlp",
+            title="MLP",
+            summary="two hidden layers, a quarter and an eighth as wide as the features, with ReLU (arXiv 2306.11925)",
+        ),
+        HeadInfo(
+            name="tversky",
+            title="Tversky",
+            summary="Tversky's contrast model against one prototype per class, on a learnable bank of features "
+            "(arXiv 2506.11035)",
+        ),
+    )
 }
 
 

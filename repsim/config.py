@@ -16,7 +16,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from repsim.catalogue import HEADS, Method, method_names, parse_method
+from repsim.catalogue import ADAPTERS, HEADS, Method, method_names, parse_method
 from repsim.errors import Mistake, RequestError, nearest, one_line, unknown
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -35,6 +35,17 @@ def _count_or_auto(value: object) -> object:
     if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MOST_VIEWS):
         return value
     raise ValueError(f"{one_line(value)} is not allowed; allowed: 'auto', or a whole number from 1 to {MOST_VIEWS}")
+
+
+def _joined(value: object) -> object:
+    if isinstance(value, list | tuple) and value and all(isinstance(item, str) for item in value):
+        value = ",".join(value)
+    if not isinstance(value, str):
+        return value
+    names = [name.strip() for name in value.split(",")]
+    if not all(names) or len(set(names)) < len(names):
+        raise ValueError(f"{one_line(value)} is not allowed; allowed: auto, last, all, or layer names, each once")
+    return ",".join(names)
 
 
 class _Frozen(BaseModel):
@@ -107,6 +118,18 @@ class HeadConfig(_Frozen):
 
     name: str = "linear"
     """A head from the catalogue."""
+    scale: Positive = 10.0
+    """``cosine``: the scale at the start; it is learned."""
+    bank: Annotated[int, Field(ge=1, le=4096)] = 64
+    """``tversky``: size of the learnable bank of features."""
+    normalise: bool = True
+    """``tversky``: bring features, prototypes and bank to length 1; without it the logits grow with their square."""
+    intersection: Literal["product", "min", "max", "mean", "gmean", "softmin"] = "product"
+    """``tversky``: how the saliences of a shared feature are joined."""
+    difference: Literal["ignorematch", "subtractmatch"] = "ignorematch"
+    """``tversky``: what one side has beyond the other: unshared features alone, or the excess of shared ones too."""
+    per_feature: bool = False
+    """``tversky``: join the saliences feature by feature (the paper), instead of after summing (its library)."""
 
     @field_validator("name")
     @classmethod
@@ -122,7 +145,7 @@ class OptimConfig(_Frozen):
     lr: Positive = 3e-4
     """Peak learning rate of the backbone."""
     head_lr: Positive | None = None
-    """Peak learning rate of the head; null is 10 x ``lr``."""
+    """Peak learning rate of the head; null is ``lr`` times the adapter's factor (10 for full finetuning)."""
     weight_decay: NonNegative = 0.05
     """Decoupled weight decay on matrices and kernels (not on biases or norms)."""
     epochs: Annotated[int, Field(ge=1, le=10_000)] = 6
@@ -139,13 +162,82 @@ class OptimConfig(_Frozen):
     """Arithmetic of the forward pass; penalties are computed in fp32 always."""
     batch_norm: Literal["frozen", "train"] = "frozen"
     """Frozen statistics keep the features equal to the pretrained ones at step 0."""
+    sam: Literal["none", "sam", "asam"] = "none"
+    """Sharpness-aware steps: the gradient is taken at the worst neighbour, at twice the time."""
+    sam_rho: Positive | None = None
+    """Distance of that neighbour; null is 0.05 for ``sam``, 0.5 for ``asam`` (small convnets learn with a tenth)."""
+    average: Literal["none", "ema", "swa"] = "none"
+    """Weights that are measured and kept: the last ones, their moving average, or the mean over the last steps."""
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    """``ema``: share of the average that a step leaves as it is; smaller in the first steps."""
+    swa_start: Annotated[float, Field(ge=0, lt=1)] = 0.75
+    """``swa``: the mean is taken over the steps after this fraction of all."""
+
+
+class AdapterConfig(_Frozen):
+    """Settings of the adapters."""
+
+    stages: Annotated[int, Field(ge=1, le=1000)] = 1
+    """``partial``: how many of the last stages (transformer blocks) are trained."""
+    rank: Annotated[int, Field(ge=1, le=1024)] = 8
+    """``lora``: rank of the change."""
+    alpha: Positive = 8.0
+    """``lora``: the change is multiplied by ``alpha / rank``."""
+    bottleneck: Annotated[int, Field(ge=1, le=4096)] = 64
+    """``adaptformer``: width of the branch."""
+    scale: Positive = 0.1
+    """``adaptformer``: factor on what the branch adds."""
+    prompts: Annotated[int, Field(ge=1, le=1000)] = 10
+    """``vpt``: learnable tokens per block."""
+    prompt_depth: Literal["deep", "shallow"] = "deep"
+    """``vpt``: new prompts in every block, or in the first one only."""
 
 
 class PenaltyConfig(_Frozen):
     """Settings of the penalties beside their strength."""
 
+    layers: Annotated[str, BeforeValidator(_joined)] = "auto"
+    """``last``: the features before the head; ``all``: every stage too, averaged; or names, joined by commas.
+
+    ``auto`` is ``all`` for ``delta`` and ``last`` for the others. Names are timm's, such as ``blocks.4``, and ``last``.
+    """
     q_lr: Positive = 1.0
-    """``repsim``: step size of the Riemannian descent on the orthogonal map, relative to the features' energy."""
+    """``repsim``: step size of the descent on the orthogonal map, relative to the features' energy; ``rift``: of Q."""
+    map: Literal["riemannian", "procrustes", "cayley", "low_rank"] = "riemannian"
+    """``repsim``: how the orthogonal map is learned."""
+    rank: Annotated[int, Field(ge=1, le=1024)] = 16
+    """``repsim`` with the map ``low_rank``: it turns at most twice as many directions."""
+    scale: bool = False
+    """``repsim``: learn one factor on the features beside the map."""
+    center: bool = True
+    """``repsim``: take the batch's mean off before comparing."""
+    estimator: Literal["biased", "debiased"] = "biased"
+    """``hcs``: which CKA of the batch."""
+    margin: NonNegative | None = None
+    """``hcs``: dissimilarity that is free (null is 0); ``triplet``: its margin (null is 0.1)."""
+    queue: Annotated[int, Field(ge=0, le=65_536)] = 0
+    """``hcs``: past images the index is taken on beside the batch."""
+    momentum: Annotated[float, Field(gt=0, le=1)] = 0.1
+    """``rift``, and ``repsim`` with the map ``procrustes``: weight of the newest batch in the running average."""
+    q: Literal["fixed", "learned"] = "fixed"
+    """``rift``: compare covariances as they are, or up to one learnable rotation."""
+    neighbours: Annotated[int, Field(ge=1, le=1024)] = 5
+    """``knn_edge``: edges per image."""
+    smallest: Annotated[int, Field(ge=1, le=1024)] = 1
+    """``bss``: how many of the smallest singular values are pressed down."""
+    temperature: Positive = 2.0
+    """``lwf``: temperature of the softmax."""
+
+
+class MeasureConfig(_Frozen):
+    """What is measured at the end, beside the standard numbers; nothing here changes the training."""
+
+    sharpness: Literal["standard", "full"] = "standard"
+    """``full`` adds worst-case and average-case sharpness, the Hessian's top eigenvalue and trace; minutes on a CPU."""
+    similarity: Literal["standard", "full"] = "standard"
+    """``full`` adds the other similarity measures with the pretrained features."""
+    quality: Literal["standard", "full"] = "standard"
+    """``full`` adds equal-mass ECE, quadratic kappa, k-NN accuracy and three measures of the features' rank."""
 
 
 class TrialConfig(_Frozen):
@@ -155,7 +247,9 @@ class TrialConfig(_Frozen):
     backbone: BackboneConfig = BackboneConfig()
     head: HeadConfig = HeadConfig()
     optim: OptimConfig = OptimConfig()
+    adapter: AdapterConfig = AdapterConfig()
     penalty: PenaltyConfig = PenaltyConfig()
+    measure: MeasureConfig = MeasureConfig()
     method: str = "full"
     """``ADAPTER[+PENALTY]``."""
     strength: NonNegative | None = None
@@ -191,6 +285,12 @@ class TrialConfig(_Frozen):
     def _strength_fits(self) -> Self:
         if self.strength is not None and self.parsed_method.penalty is None:
             raise ValueError(f"strength is {self.strength:g}, but method {self.method!r} has no penalty; leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _head_fits(self) -> Self:
+        if ADAPTERS[self.parsed_method.adapter].linear_head and self.head.name != "linear":
+            raise ValueError(f"method {self.method!r} fits a linear head, but head is {self.head.name!r}")
         return self
 
     @property

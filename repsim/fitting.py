@@ -1,23 +1,27 @@
-"""The two ways a trial's trainable parameters are found: by optimiser steps, or in closed convergence on features."""
+"""How a trial's trainable parameters are found: by optimiser steps, in closed convergence on features, or both."""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from repsim.averaging import WeightAverage, recompute_batch_norm
+from repsim.catalogue import ADAPTERS
 from repsim.config import TrialConfig
 from repsim.data.dataset import ImageSet
 from repsim.data.views import Views
 from repsim.errors import NonFiniteLossError
+from repsim.feed import Feed
 from repsim.model import FineTuned
-from repsim.optimisation import build_optimizer, lr_scale, set_lr, trained_parameters
+from repsim.optimisation import at_worst_neighbour, build_optimizer, lr_scale, set_lr, trained_parameters
 from repsim.penalties import Penalty
 from repsim.probe import fit_linear_probe
 from repsim.seeding import generator, torch_seed
@@ -60,7 +64,10 @@ class Fit(ABC):
 
 
 class GradientFit(Fit):
-    """AdamW on cross-entropy + strength x penalty, over seeded batches of one augmented view per epoch."""
+    """AdamW on cross-entropy + strength x penalty, over seeded batches of one augmented view per epoch.
+
+    With ``optim.average`` the model holds the averaged weights after :meth:`run_epoch`, and the last ones during it.
+    """
 
     def __init__(
         self,
@@ -70,28 +77,31 @@ class GradientFit(Fit):
         images: ImageSet,
         views: Views,
         teacher: Teacher,
+        feed: Feed,
     ) -> None:
         self.n_epochs = config.optim.epochs
         self._config, self._model, self._penalty = config, model, penalty
-        self._images, self._views, self._teacher = images, views, teacher
+        self._images, self._views, self._teacher, self._feed = images, views, teacher, feed
         self._device = model.mean.device
-        self._optimizer = build_optimizer(model, config.optim)
+        factor = ADAPTERS[config.parsed_method.adapter].head_lr_factor
+        self._optimizer = build_optimizer(model, config.optim, factor)
         self._parameters = trained_parameters(model)
         self._steps_per_epoch = len(batch_plan(len(images.train), config.optim.batch_size))
+        n_steps = self.n_epochs * self._steps_per_epoch
+        self._average = None if config.optim.average == "none" else WeightAverage(model, config.optim, n_steps)
         weights = images.class_weights() if config.data.class_weights == "balanced" else None
         self._class_weights = None if weights is None else torch.tensor(weights, dtype=torch.float32).to(self._device)
         self._view_order = generator(config.seed, "views").permutation(views.n_views)
-        self._teacher_view: tuple[int, NDArray[np.float32]] | None = None
 
     def prepare_epoch(self, epoch: int) -> None:
-        """Fetch the pretrained features of this epoch's view."""
-        view = self._view(epoch)
-        if self._penalty is not None and (self._teacher_view is None or self._teacher_view[0] != view):
-            self._teacher_view = (view, self._teacher.view(view))
+        """Fetch what the pretrained network says of this epoch's view, as far as the penalty needs it."""
+        self._feed.prepare(self._view(epoch))
 
     def run_epoch(self, epoch: int) -> Fitted:
         """One pass over the training images."""
         self.prepare_epoch(epoch)
+        if self._average is not None:
+            self._average.remove()
         torch.manual_seed(torch_seed(self._config.seed, "dropout", epoch))
         order = generator(self._config.seed, "batches", epoch).permutation(len(self._images.train))
         plan = batch_plan(len(order), self._config.optim.batch_size)
@@ -104,10 +114,14 @@ class GradientFit(Fit):
             set_lr(self._optimizer, scale)
             rows = order[start:end]
             loss, penalty = self._step(rows, self._view(epoch), epoch, step)
+            if self._average is not None:
+                self._average.update(step)
             total_loss += loss * len(rows)
             total_penalty += penalty * len(rows)
         if self._penalty is not None:
             self._penalty.after_epoch()
+        if self._average is not None and self._average.install():
+            recompute_batch_norm(self._model, self._batches(order, plan, self._view(epoch)))
         return Fitted(
             loss=total_loss / len(order),
             penalty=None if self._penalty is None else total_penalty / len(order),
@@ -118,39 +132,52 @@ class GradientFit(Fit):
     def _view(self, epoch: int) -> int:
         return int(self._view_order[(epoch - 1) % len(self._view_order)])
 
-    def _step(self, rows: Index, view: int, epoch: int, step: int) -> tuple[float, float]:
+    def _batches(self, order: Index, plan: list[tuple[int, int]], view: int) -> Iterator[Tensor]:
+        for start, end in plan:
+            yield self._inputs(order[start:end], view)[0]
+
+    def _inputs(self, rows: Index, view: int) -> tuple[Tensor, Tensor]:
         indices = self._images.train[rows]
         images = self._views.augment(self._images.images[indices], indices, view).to(self._device)
-        labels = torch.from_numpy(self._images.labels[indices]).to(self._device)
-        optim = self._config.optim
-        with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=optim.precision == "bf16"):
-            features, logits = self._model(images)
-        loss = nn.functional.cross_entropy(logits.float(), labels, weight=self._class_weights)
-        penalty = self._penalty_value(features, rows)
-        if penalty is not None and self._config.strength is not None:
-            loss = loss + self._config.strength * penalty
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise NonFiniteLossError(f"the training loss became {value} at step {step + 1} (epoch {epoch})")
-        self._optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        return images, torch.from_numpy(self._images.labels[indices]).to(self._device)
+
+    def _step(self, rows: Index, view: int, epoch: int, step: int) -> tuple[float, float]:
+        images, labels = self._inputs(rows, view)
+        where, optim = f"step {step + 1} (epoch {epoch})", self._config.optim
+        value, penalty = self._backward(images, labels, rows, where)
+        if optim.sam != "none":
+            named = [(name, p) for name, p in self._model.named_parameters() if p.requires_grad]
+            with at_worst_neighbour(self._model, named, optim):
+                self._backward(images, labels, rows, f"the worst neighbour of {where}")
         if optim.clip_norm is not None:
             nn.utils.clip_grad_norm_(self._parameters, optim.clip_norm)
         self._optimizer.step()
         if self._penalty is not None:
             self._penalty.after_step()
+        return value, penalty
+
+    def _backward(self, images: Tensor, labels: Tensor, rows: Index, where: str) -> tuple[float, float]:
+        """Fill the gradients; the loss, and the penalty in it (0 without one)."""
+        enabled = self._config.optim.precision == "bf16"
+        with self._feed.watching() as seen, torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=enabled):
+            features, logits = self._model(images)
+        loss = nn.functional.cross_entropy(logits.float(), labels, weight=self._class_weights)
+        penalty: Tensor | None = None
+        if self._penalty is not None:
+            penalty = self._penalty(self._feed.batch(features, labels, rows, images, seen))
+        if penalty is not None and self._config.strength is not None:
+            loss = loss + self._config.strength * penalty
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise NonFiniteLossError(f"the training loss became {value} at {where}")
+        self._optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
         return value, 0.0 if penalty is None else float(penalty.detach())
 
-    def _penalty_value(self, features: Tensor, rows: Index) -> Tensor | None:
-        if self._penalty is None or self._teacher_view is None:
-            return None
-        teacher = torch.from_numpy(self._teacher_view[1][rows]).to(self._device)
-        value: Tensor = self._penalty(features, teacher)
-        return value
-
     def state_dict(self) -> dict[str, object]:
-        """Optimiser state; orders and learning rates are functions of the epoch."""
-        return {"optimizer": self._optimizer.state_dict()}
+        """Optimiser state and average; orders and learning rates are functions of the epoch."""
+        average = None if self._average is None else self._average.state_dict()
+        return {"optimizer": self._optimizer.state_dict(), "average": average}
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
         """Continue from ``state_dict``."""
@@ -158,6 +185,24 @@ class GradientFit(Fit):
         if not isinstance(optimizer, dict):
             raise TypeError("the optimiser state must be a dict")
         self._optimizer.load_state_dict(optimizer)
+        if self._average is not None:
+            self._average.load_state_dict(cast(Mapping[str, object], state["average"]))
+
+
+class ProbedGradientFit(GradientFit):
+    """As :class:`GradientFit`, from a head that is a converged linear probe."""
+
+    def prepare_epoch(self, epoch: int) -> None:
+        """Fetch the pretrained features, for the first epoch also those of the images as they are."""
+        super().prepare_epoch(epoch)
+        if epoch == 1:
+            self._teacher.clean()
+
+    def run_epoch(self, epoch: int) -> Fitted:
+        """One pass over the training images; before the first, the probe."""
+        if epoch == 1:
+            probe_head(self._config, self._model, self._images, self._teacher)
+        return super().run_epoch(epoch)
 
 
 class FeatureFit(Fit):
@@ -174,25 +219,30 @@ class FeatureFit(Fit):
 
     def run_epoch(self, epoch: int) -> Fitted:
         """Fit and write the head's weights."""
-        features, images = self._teacher.clean(), self._images
-        weights = images.class_weights() if self._config.data.class_weights == "balanced" else None
-        fitted = fit_linear_probe(
-            features[images.train],
-            images.labels[images.train],
-            features[images.val],
-            images.labels[images.val],
-            weights,
-        )
-        head = self._model.head
-        if not isinstance(head, nn.Linear):
-            raise TypeError(f"a linear probe needs a linear head, not {type(head).__name__}")
-        with torch.no_grad():
-            head.weight.copy_(torch.from_numpy(fitted.weight))
-            head.bias.copy_(torch.from_numpy(fitted.bias))
-            logits = head(torch.from_numpy(features[images.train]).to(head.weight.device))
-            labels = torch.from_numpy(images.labels[images.train]).to(head.weight.device)
-            loss = float(nn.functional.cross_entropy(logits, labels))
+        loss = probe_head(self._config, self._model, self._images, self._teacher)
         return Fitted(loss=loss, penalty=None, learning_rate=0.0, steps=1)
+
+
+def probe_head(config: TrialConfig, model: FineTuned, images: ImageSet, teacher: Teacher) -> float:
+    """Make the head the converged logistic regression on the pretrained features; its mean training loss."""
+    features = teacher.clean()
+    weights = images.class_weights() if config.data.class_weights == "balanced" else None
+    fitted = fit_linear_probe(
+        features[images.train],
+        images.labels[images.train],
+        features[images.val],
+        images.labels[images.val],
+        weights,
+    )
+    head = model.head
+    if not isinstance(head, nn.Linear):
+        raise TypeError(f"a linear probe needs a linear head, not {type(head).__name__}")
+    with torch.no_grad():
+        head.weight.copy_(torch.from_numpy(fitted.weight))
+        head.bias.copy_(torch.from_numpy(fitted.bias))
+        logits = head(torch.from_numpy(features[images.train]).to(head.weight.device))
+        labels = torch.from_numpy(images.labels[images.train]).to(head.weight.device)
+        return float(nn.functional.cross_entropy(logits, labels))
 
 
 def batch_plan(n: int, batch_size: int) -> list[tuple[int, int]]:

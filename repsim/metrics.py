@@ -25,16 +25,7 @@ def classification_metrics(logits: ArrayLike, labels: ArrayLike) -> dict[str, fl
     ValueError when the shapes or labels do not fit, :class:`DegenerateInputError` when fewer than two classes occur or
     a logit is not finite.
     """
-    scores, truth = np.asarray(logits, dtype=np.float64), np.asarray(labels)
-    if scores.ndim != 2 or truth.shape != scores.shape[:1]:
-        raise ValueError(f"need logits (n, c) and labels (n,), not {scores.shape} and {truth.shape}")
-    if not np.isfinite(scores).all():
-        raise DegenerateInputError("logits must be finite")
-    present = np.unique(truth)
-    if len(present) < 2:
-        raise DegenerateInputError(f"needs images of at least two classes, not {len(present)}")
-    if present[0] < 0 or present[-1] >= scores.shape[1]:
-        raise ValueError(f"labels must be in 0 ... {scores.shape[1] - 1}, not {present[0]} ... {present[-1]}")
+    scores, truth, present = _checked(logits, labels)
     log_probabilities: Matrix = log_softmax(scores, axis=1)
     right = scores.argmax(axis=1) == truth
     return {
@@ -46,11 +37,53 @@ def classification_metrics(logits: ArrayLike, labels: ArrayLike) -> dict[str, fl
     }
 
 
+def equal_mass_error(logits: ArrayLike, labels: ArrayLike) -> float:
+    """Calibration error of ``logits`` (n, c) for ``labels`` (n,) over ECE_BINS bins of equally many images, in [0, 1].
+
+    Nguyen & O'Connor 2015, arXiv 1508.05154. Images of equal confidence share their mean gap, so that their order does
+    not decide which bin gets which. Inputs and errors as for :func:`classification_metrics`.
+    """
+    scores, truth, _ = _checked(logits, labels)
+    confidence = np.exp(log_softmax(scores, axis=1).max(axis=1))
+    _, group, size = np.unique(confidence, return_inverse=True, return_counts=True)
+    gaps = np.bincount(group, weights=(scores.argmax(axis=1) == truth) - confidence) / size
+    bins = np.array_split(gaps[np.sort(group)], min(ECE_BINS, len(truth)))
+    return float(sum(abs(part.sum()) for part in bins) / len(truth))
+
+
+def quadratic_kappa(logits: ArrayLike, labels: ArrayLike) -> float:
+    """Cohen's kappa with quadratic weights, in [-1, 1]: 1 is perfect, 0 what chance would give.
+
+    A mistake costs the square of the distance between class numbers, so the value means something only where the
+    classes are grades in order. Inputs and errors as for :func:`classification_metrics`.
+    """
+    from sklearn.metrics import cohen_kappa_score  # here: it imports pandas, which most trials never need
+
+    scores, truth, _ = _checked(logits, labels)
+    guesses, every_class = scores.argmax(axis=1), np.arange(scores.shape[1])
+    return float(cohen_kappa_score(truth, guesses, labels=every_class, weights="quadratic"))
+
+
 def binomial_se(accuracy: float, n: int) -> float:
     """Standard error of an accuracy measured on ``n`` images; ValueError outside 0 <= accuracy <= 1, n >= 1."""
     if n < 1 or not 0.0 <= accuracy <= 1.0:
         raise ValueError(f"needs n >= 1 and an accuracy in 0 ... 1, not n = {n} and {accuracy}")
     return math.sqrt(accuracy * (1.0 - accuracy) / n)
+
+
+def _checked(logits: ArrayLike, labels: ArrayLike) -> tuple[Matrix, Labels, Labels]:
+    """Scores (n, c), labels (n,), and the labels that occur."""
+    scores, truth = np.asarray(logits, dtype=np.float64), np.asarray(labels)
+    if scores.ndim != 2 or truth.shape != scores.shape[:1]:
+        raise ValueError(f"need logits (n, c) and labels (n,), not {scores.shape} and {truth.shape}")
+    if not np.isfinite(scores).all():
+        raise DegenerateInputError("logits must be finite")
+    present = np.unique(truth)
+    if len(present) < 2:
+        raise DegenerateInputError(f"needs images of at least two classes, not {len(present)}")
+    if present[0] < 0 or present[-1] >= scores.shape[1]:
+        raise ValueError(f"labels must be in 0 ... {scores.shape[1] - 1}, not {present[0]} ... {present[-1]}")
+    return scores, truth, present
 
 
 def _log_odds(scores: Matrix, label: int) -> Matrix:

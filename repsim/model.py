@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +13,14 @@ from repsim.backbones import Backbone, freeze_batch_norm
 from repsim.config import TrialConfig
 from repsim.heads import build_head
 from repsim.seeding import torch_generator
+
+
+class Mergeable(nn.Module, ABC):
+    """A layer with a learned change beside its frozen weights that can be folded into them."""
+
+    @abstractmethod
+    def merged(self) -> nn.Module:
+        """The plain layer of the same function, with weights of its own."""
 
 
 class FineTuned(nn.Module):
@@ -36,12 +46,25 @@ class FineTuned(nn.Module):
         features = self.features(images)
         return features, self.head(features)
 
+    def merged(self) -> Self:
+        """The same function in plain layers, for comparing weights across adapters; itself if there is nothing to fold.
+
+        Parameters that cannot be folded (prompts, parallel branches) stay parameters of their own.
+        """
+        if not any(isinstance(layer, Mergeable) for layer in self.modules()):
+            return self
+        plain = copy.deepcopy(self)
+        found = [(name, layer) for name, layer in plain.named_modules() if isinstance(layer, Mergeable)]
+        for name, layer in found:
+            plain.set_submodule(name, layer.merged())
+        return plain
+
 
 def build_model(config: TrialConfig, backbone: Backbone, n_classes: int) -> FineTuned:
     """A fresh copy of the pretrained backbone with a new head, seeded by ``config.seed``."""
     module = copy.deepcopy(backbone.module)
     if config.optim.batch_norm == "frozen":
         freeze_batch_norm(module)
-    head = build_head(config.head.name, backbone.dim, n_classes, torch_generator(config.seed, "head"))
+    head = build_head(config.head, backbone.dim, n_classes, torch_generator(config.seed, "head"))
     shape = (1, 3, 1, 1)
     return FineTuned(module, head, torch.tensor(backbone.mean).view(shape), torch.tensor(backbone.std).view(shape))

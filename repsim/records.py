@@ -8,9 +8,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from typing import Literal, Self
+from typing import Self
 
-Direction = Literal["maximize", "minimize"]
+from repsim.metric_table import EPOCH_METRICS as EPOCH_METRICS
+from repsim.metric_table import METRICS as METRICS
+from repsim.metric_table import OBJECTIVE_METRICS as OBJECTIVE_METRICS
+from repsim.metric_table import PER_SPLIT as PER_SPLIT
+from repsim.metric_table import RHO_ABSOLUTE as RHO_ABSOLUTE
+from repsim.metric_table import RHO_AVERAGE as RHO_AVERAGE
+from repsim.metric_table import RHO_CURVE as RHO_CURVE
+from repsim.metric_table import RHO_HEADLINE as RHO_HEADLINE
+from repsim.metric_table import RHO_WORST_ADAPTIVE as RHO_WORST_ADAPTIVE
+from repsim.metric_table import SINGLE as SINGLE
+from repsim.metric_table import STANDARD_METRICS as STANDARD_METRICS
+from repsim.metric_table import Direction as Direction
+from repsim.metric_table import Metric as Metric
+from repsim.metric_table import sharpness_name as sharpness_name
 
 
 class Status(StrEnum):
@@ -36,201 +49,6 @@ class Stage(StrEnum):
     CONFIRM = "confirm"
     DERIVED = "derived"
 
-
-@dataclass(frozen=True, kw_only=True)
-class Metric:
-    """A number a trial answers with. ``direction`` is None where neither way is better."""
-
-    name: str
-    label: str
-    unit: str
-    direction: Direction | None
-    description: str
-    per_split: bool = False
-
-
-RHO_CURVE: tuple[float, ...] = (1e-4, 5e-4, 2e-3, 1e-2)
-"""Relative radii ρ at which sharpness is kept; the headline is 5e-4."""
-RHO_HEADLINE = 5e-4
-RHO_ABSOLUTE = 0.05
-
-
-def sharpness_name(rho: float) -> str:
-    """Name of the relative sharpness at radius ``rho``: ``sharpness_rho_0.0005``."""
-    return f"sharpness_rho_{rho:g}"
-
-
-_PER_SPLIT = (
-    Metric(
-        name="accuracy",
-        label="accuracy",
-        unit="fraction",
-        direction="maximize",
-        description="share classified right",
-        per_split=True,
-    ),
-    Metric(
-        name="balanced_accuracy",
-        label="balanced accuracy",
-        unit="fraction",
-        direction="maximize",
-        description="mean recall over the classes",
-        per_split=True,
-    ),
-    Metric(
-        name="auc",
-        label="AUC",
-        unit="fraction",
-        direction="maximize",
-        description="macro one-vs-rest area under the ROC curve",
-        per_split=True,
-    ),
-    Metric(
-        name="nll",
-        label="NLL",
-        unit="nats",
-        direction="minimize",
-        description="mean negative log-likelihood",
-        per_split=True,
-    ),
-    Metric(
-        name="ece",
-        label="ECE",
-        unit="fraction",
-        direction="minimize",
-        description="expected calibration error, 15 equal-width bins",
-        per_split=True,
-    ),
-    Metric(
-        name="cka",
-        label="similarity (CKA)",
-        unit="",
-        direction="maximize",
-        description="debiased linear CKA with the pretrained features",
-        per_split=True,
-    ),
-    Metric(
-        name="cka_biased",
-        label="CKA, biased",
-        unit="",
-        direction="maximize",
-        description="biased linear CKA, for comparison with papers",
-        per_split=True,
-    ),
-    Metric(
-        name="procrustes",
-        label="Procrustes similarity",
-        unit="",
-        direction="maximize",
-        description="nuclear norm of the cross-covariance over the norms",
-        per_split=True,
-    ),
-    Metric(
-        name="knn_overlap",
-        label="10-NN overlap",
-        unit="fraction",
-        direction="maximize",
-        description="mean share of common 10 nearest neighbours",
-        per_split=True,
-    ),
-)
-_SINGLE = (
-    Metric(
-        name="sharpness",
-        label="sharpness",
-        unit="nats",
-        direction="minimize",
-        description=f"relative one-step sharpness at rho {RHO_HEADLINE:g} (512 training images)",
-    ),
-    *(
-        Metric(
-            name=sharpness_name(rho),
-            label=f"sharpness at ρ={rho:g}",
-            unit="nats",
-            direction="minimize",
-            description=f"relative one-step sharpness at rho {rho:g}",
-        )
-        for rho in RHO_CURVE
-    ),
-    Metric(
-        name="sharpness_absolute",
-        label="absolute sharpness",
-        unit="nats",
-        direction="minimize",
-        description=f"one step of length {RHO_ABSOLUTE:g} over all parameters",
-    ),
-    Metric(
-        name="train_nll",
-        label="train NLL",
-        unit="nats",
-        direction=None,
-        description="loss on the sharpness images at the chosen weights",
-    ),
-    Metric(
-        name="train_seconds",
-        label="training time",
-        unit="s",
-        direction="minimize",
-        description="optimiser steps (or the probe's fit)",
-    ),
-    Metric(
-        name="overhead_seconds",
-        label="other time",
-        unit="s",
-        direction="minimize",
-        description="teacher features, evaluation, sharpness, checkpoints",
-    ),
-    Metric(
-        name="evaluation_seconds",
-        label="evaluation time",
-        unit="s",
-        direction="minimize",
-        description="val and test evaluation, similarity and sharpness; part of the other time",
-    ),
-    Metric(
-        name="images_per_second", label="images/s", unit="1/s", direction="maximize", description="training throughput"
-    ),
-    Metric(
-        name="peak_memory_bytes",
-        label="peak memory",
-        unit="B",
-        direction="minimize",
-        description="largest resident set of the process (device memory on a GPU)",
-    ),
-    Metric(
-        name="trainable_parameters",
-        label="trainable parameters",
-        unit="",
-        direction="minimize",
-        description="parameters that moved",
-    ),
-)
-
-PER_SPLIT: tuple[str, ...] = tuple(metric.name for metric in _PER_SPLIT)
-SINGLE: tuple[str, ...] = tuple(metric.name for metric in _SINGLE)
-METRICS: dict[str, Metric] = {
-    **{
-        f"{split}_{metric.name}": Metric(
-            name=f"{split}_{metric.name}",
-            label=f"{split} {metric.label}",
-            unit=metric.unit,
-            direction=metric.direction,
-            description=f"{metric.description} ({split} images)",
-            per_split=True,
-        )
-        for split in ("val", "test")
-        for metric in _PER_SPLIT
-    },
-    **{metric.name: metric for metric in _SINGLE},
-}
-"""Every reported value by its full name (``val_accuracy``, ``test_cka``, ``sharpness`` …)."""
-
-OBJECTIVE_METRICS: tuple[str, ...] = tuple(
-    name for name, metric in METRICS.items() if not name.startswith("test_") and metric.direction is not None
-)
-"""What may be an objective or a constraint: never a test metric."""
-EPOCH_METRICS: tuple[str, ...] = tuple(f"val_{name}" for name in PER_SPLIT)
-"""Values known after every epoch."""
 
 CURVE_PREFIX = "curve/"
 PARAM_PREFIX = "param/"
@@ -286,8 +104,10 @@ FACTS: tuple[str, ...] = (
     "slot",
     "began",
     "finished",
+    "not_measured",
+    "similarity_null",
 )
-"""What a finished trial says about the ground it was measured on."""
+"""What a finished trial says about the ground it was measured on; the last two where ``measure`` asks for more."""
 
 
 class Tag:
@@ -366,8 +186,9 @@ class EpochResult:
 class TrialResult:
     """What a completed trial answers, all of it at ``chosen_epoch``.
 
-    ``values`` holds every name in METRICS; ``facts`` the names in FACTS. ``predictions`` maps ``val`` and ``test`` to
-    columns (``image``, ``label``, and one probability column per class); it is left out of ``to_dict``.
+    ``values`` holds every name in STANDARD_METRICS and what the configuration asked for beside them, ``facts`` the
+    names in FACTS. ``predictions`` maps ``val`` and ``test`` to columns (``image``, ``label``, and one probability
+    column per class); it is left out of ``to_dict``.
     """
 
     chosen_epoch: int

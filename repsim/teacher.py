@@ -8,20 +8,24 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from filelock import FileLock
 from numpy.typing import NDArray
+from torch import Tensor
 
 from repsim.backbones import Backbone
 from repsim.data.dataset import ImageSet
 from repsim.data.views import VIEWS_VERSION, Views, to_tensor
+from repsim.layers import pooled, stage_widths, watched
 from repsim.model import FineTuned
+from repsim.penalties.base import Statistics
 
 _BATCH = 64
+_ROWS = 4096
 Features = NDArray[np.float32]
 
 
@@ -38,6 +42,7 @@ class Teacher:
         mean, std = torch.tensor(backbone.mean).view(shape), torch.tensor(backbone.std).view(shape)
         self._model = FineTuned(backbone.module, torch.nn.Identity(), mean, std).to(device).eval()
         size = str(images.images.shape[1])
+        self._statistics: Statistics | None = None
         base = "|".join([backbone.name, backbone.weights_id, images.data_hash, size, device.type])
         train = hashlib.sha256(np.ascontiguousarray(images.train).tobytes()).hexdigest()
         self._clean_folder = folder / "features" / _digest(base)
@@ -54,14 +59,36 @@ class Teacher:
         """Features of the training images as augmented view ``view``, (n_train, d) float32."""
         return self._cached(self._view_folder / f"view_{view:04d}.npy", self._images.train, view)
 
-    def _cached(self, path: Path, indices: NDArray[np.int64], view: int | None) -> Features:
+    def layers(self, view: int, names: Sequence[str]) -> dict[str, Features]:
+        """Pooled outputs (n_train, c) of the watched layers ``names`` for augmented view ``view``."""
+        path = self._view_folder / f"view_{view:04d}_{_digest('|'.join(names))}.npy"
+        together = self._cached(path, self._images.train, view, names)
+        widths = stage_widths(self._model.backbone)
+        ends = np.cumsum([widths[name] for name in names])
+        return {name: together[:, end - widths[name] : end] for name, end in zip(names, ends, strict=True)}
+
+    @torch.no_grad()
+    def maps(self, images: Tensor, names: Sequence[str], *, bf16: bool) -> dict[str, Tensor]:
+        """Outputs (b, c, positions…) of the watched layers for images (b, 3, h, w), by running the network now."""
+        with watched(self._model.backbone, names) as seen:
+            with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=bf16):
+                self._model.features(images)
+            return dict(seen)
+
+    def statistics(self) -> Statistics:
+        """Mean and covariance of ``view(0)``, on the CPU."""
+        if self._statistics is None:
+            self._statistics = feature_statistics(self.view(0))
+        return self._statistics
+
+    def _cached(self, path: Path, indices: NDArray[np.int64], view: int | None, layers: Sequence[str] = ()) -> Features:
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(path.with_suffix(".lock")):
                 if not path.exists():
                     temporary = path.with_suffix(f".{os.getpid()}.tmp")
                     with temporary.open("wb") as file:
-                        np.save(file, self._compute(indices, view))
+                        np.save(file, self._compute(indices, view, layers))
                         file.flush()
                         os.fsync(file.fileno())
                     temporary.replace(path)
@@ -69,13 +96,32 @@ class Teacher:
         return loaded
 
     @torch.inference_mode()
-    def _compute(self, indices: NDArray[np.int64], view: int | None) -> Features:
+    def _compute(self, indices: NDArray[np.int64], view: int | None, layers: Sequence[str]) -> Features:
         parts = []
         for rows in _chunks(indices):
             pixels = self._images.images[rows]
             batch = to_tensor(pixels) if view is None else self._views.augment(pixels, rows, view)
-            parts.append(self._model.features(batch.to(self._device)).float().cpu().numpy())
+            with watched(self._model.backbone, layers) as seen:
+                features = self._model.features(batch.to(self._device)).float()
+            if layers:
+                found = pooled(seen)
+                features = torch.cat([found[name] for name in layers], dim=1)
+            parts.append(features.cpu().numpy())
         return np.concatenate(parts)
+
+
+def feature_statistics(features: Features) -> Statistics:
+    """Mean (d,) and covariance (d, d, divided by n - 1) of features (n, d), accumulated in float64."""
+    total = np.zeros(features.shape[1])
+    for start in range(0, len(features), _ROWS):
+        total += features[start : start + _ROWS].sum(axis=0, dtype=np.float64)
+    mean = total / len(features)
+    scatter = np.zeros((features.shape[1], features.shape[1]))
+    for start in range(0, len(features), _ROWS):
+        rows = features[start : start + _ROWS] - mean
+        scatter += rows.T @ rows
+    covariance = scatter / max(1, len(features) - 1)
+    return Statistics(mean=torch.from_numpy(mean).float(), covariance=torch.from_numpy(covariance).float())
 
 
 def _chunks(indices: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:

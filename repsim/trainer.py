@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from repsim.adapters import REGISTRY as ADAPTERS
+from repsim.adapters import check_adapter
 from repsim.catalogue import PENALTIES
 from repsim.config import TrialConfig
 from repsim.data.dataset import Split
@@ -28,12 +29,14 @@ from repsim.evaluation import (
     sharpness_indices,
     split_metrics,
 )
-from repsim.fitting import SMALLEST_BATCH, FeatureFit, Fit, GradientFit
+from repsim.extra_measures import extra_measures
+from repsim.feed import Feed, make_penalty
+from repsim.fitting import SMALLEST_BATCH, FeatureFit, Fit, GradientFit, ProbedGradientFit
 from repsim.memory import PeakMemory
 from repsim.model import build_model
 from repsim.optimisation import trained_parameters
-from repsim.penalties import Penalty, build_penalty
 from repsim.records import EpochResult, Objective, TrialResult
+from repsim.seeding import torch_generator
 from repsim.sharpness import sharpness
 from repsim.workspace import Workspace
 
@@ -59,10 +62,12 @@ class Trainer:
         self._backbone = self._workspace.backbone(config)
         self._teacher = self._workspace.teacher(config)
         check_splits(config, {name: len(self._images.split(name)) for name in ("train", "val", "test")})
+        check_adapter(config, self._backbone)
         self._adapter = ADAPTERS[config.parsed_method.adapter]
-        self.model = build_model(config, self._backbone, len(self._images.classes)).to(self._workspace.device)
-        self._adapter.prepare(self.model)
-        self.penalty = self._build_penalty()
+        self.model = build_model(config, self._backbone, len(self._images.classes))
+        self._adapter.prepare(self.model, config.adapter, torch_generator(config.seed, "adapter"))
+        self.model.to(self._workspace.device)
+        self.penalty = make_penalty(config, self._backbone, self.model, self._images, self._teacher)
         self._fit = self._build_fit()
         self.epochs: list[EpochResult] = []
         self._best: tuple[int, State] | None = None
@@ -129,6 +134,8 @@ class Trainer:
             "test": self._outputs("test"),
         }
         values = self.epochs[chosen - 1].values | self._measure("test", outputs["test"]) | self._sharpness()
+        more, more_facts = self._extra_measures(outputs)
+        values |= more
         self._seconds += time.perf_counter() - started
         steps = sum(epoch.steps for epoch in self.epochs)
         seen = len(self._images.train) * len(self.epochs)
@@ -144,7 +151,7 @@ class Trainer:
             chosen_epoch=chosen,
             epochs=self.n_epochs,
             values=values,
-            facts=self._facts() | {"optimiser_steps": steps},
+            facts=self._facts() | {"optimiser_steps": steps} | more_facts,
             predictions={name: predictions(name, found, self._images) for name, found in outputs.items()},
         )
 
@@ -174,17 +181,13 @@ class Trainer:
             tuple[float, float, float], state["seconds"]
         )
 
-    def _build_penalty(self) -> Penalty | None:
-        name = self.config.parsed_method.penalty
-        if name is None:
-            return None
-        return build_penalty(name, self._backbone.dim, self.config.penalty).to(self._workspace.device)
-
     def _build_fit(self) -> Fit:
         if self._adapter.fit == "features":
             return FeatureFit(self.config, self.model, self._images, self._teacher)
         views = self._workspace.views(self.config)
-        return GradientFit(self.config, self.model, self.penalty, self._images, views, self._teacher)
+        feed = Feed(self.config, self._backbone, self.model, self._teacher)
+        kind = ProbedGradientFit if self._adapter.fit == "probed_gradient" else GradientFit
+        return kind(self.config, self.model, self.penalty, self._images, views, self._teacher, feed)
 
     def _outputs(self, split: Split) -> Outputs:
         started = time.perf_counter()
@@ -207,9 +210,20 @@ class Trainer:
     def _sharpness(self) -> dict[str, float]:
         started = time.perf_counter()
         indices, device = sharpness_indices(self._images), self._workspace.device
-        values = sharpness(self.model, lambda: labelled_batches(self._images, indices, device))
+        values = sharpness(self.model.merged(), lambda: labelled_batches(self._images, indices, device))
         self._evaluation_seconds += time.perf_counter() - started
         return values
+
+    def _extra_measures(self, outputs: Mapping[Split, Outputs]) -> tuple[dict[str, float], dict[str, object]]:
+        """What ``measure`` adds to the standard numbers: values and facts. ``outputs`` holds val and test."""
+        measure, found = self.config.measure, dict(outputs)
+        if measure.quality == "full":
+            found["train"] = self._outputs("train")
+        pretrained, probe_size = self._teacher.clean(), self.config.data.probe_size
+        started = time.perf_counter()
+        values, facts = extra_measures(measure, self.model, self._images, found, pretrained, probe_size)
+        self._evaluation_seconds += time.perf_counter() - started
+        return values, facts
 
     def _keep_if_best(self, result: EpochResult) -> None:
         if self.config.checkpoint == "last":

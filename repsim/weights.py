@@ -13,7 +13,7 @@ import pickle
 import struct
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -47,12 +47,21 @@ _SUPERVISED = ("in1k", "in12k", "in21k", "in22k", "_ft_")
 
 
 @dataclass(frozen=True, kw_only=True)
+class SourceHead:
+    """The classifier a backbone was pretrained with: ``weight`` (classes, d), ``bias`` (classes,), on its features."""
+
+    weight: Tensor
+    bias: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
 class FoundWeights:
     """Weights that fit a backbone without its classifier.
 
     ``state`` has the names and shapes of timm's model with ``num_classes=0``; ``weights_id`` is 16 hexadecimal digits
     of the file's sha256 (of the tensors, where there is no file); ``mean`` and ``std`` normalise images on a 0-1 scale;
-    ``by_order`` tells that the checkpoint's names were another code base's.
+    ``by_order`` tells that the checkpoint's names were another code base's; ``source_head`` is None where there is no
+    classifier, or none that was learned from labels.
     """
 
     state: dict[str, Tensor]
@@ -62,6 +71,7 @@ class FoundWeights:
     mean: Colour
     std: Colour
     by_order: bool
+    source_head: SourceHead | None = None
 
 
 def check_backbone_name(name: str) -> None:
@@ -114,11 +124,11 @@ def find_weights(config: BackboneConfig, cache_dir: Path) -> FoundWeights:
         return _from_file(Path(config.weights).expanduser(), module, config.name)
     entry = PACKAGED_WEIGHTS.get(config.name)
     if entry is None:
-        return _from_hub(config.name)
+        return _from_hub(config.name, module)
     path = _installed_file(entry)
     if path is None and entry.fetch:
         path = fetched_file(entry, cache_dir / "weights")
-    return _from_hub(config.name) if path is None else _from_package(path, entry, module)
+    return _from_hub(config.name, module) if path is None else _from_package(path, entry, module)
 
 
 def match_tensors(
@@ -142,6 +152,23 @@ def match_tensors(
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise _unfit(where, f"tensor {name} holds values that are not finite")
     return matched, by_order
+
+
+def find_source_head(state: Mapping[str, Tensor], module: nn.Module) -> SourceHead | None:
+    """The one affine classifier on the features of ``module`` (built without it) among a checkpoint's tensors, or None.
+
+    It bears a classifier's name, is not part of ``module``, and takes features of ``module``'s width.
+    """
+    reference = module.state_dict()
+    named = dict(state) if _speaks_of(state, reference) else _without_common_prefix(dict(state))
+    width = getattr(module, "head_hidden_size", None) or module.num_features
+    found = []
+    for name, weight in named.items():
+        bias = named.get(f"{name.removesuffix('weight')}bias")
+        affine = name.endswith(".weight") and weight.ndim == 2 and weight.shape[1] == width and len(weight) > 1
+        if affine and _belongs_to_head(name) and name not in reference and bias is not None:
+            found.append(SourceHead(weight=weight.detach(), bias=bias.detach()))
+    return found[0] if len(found) == 1 else None
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
@@ -240,7 +267,8 @@ def _check_shape(where: str, name: str, wanted_name: str, tensor: Tensor, wanted
 
 def _from_file(path: Path, module: nn.Module, name: str) -> FoundWeights:
     ordered = path.suffix != ".safetensors"
-    state, by_order = match_tensors(read_checkpoint(path), module.state_dict(), where=str(path), ordered=ordered)
+    checkpoint = read_checkpoint(path)
+    state, by_order = match_tensors(checkpoint, module.state_dict(), where=str(path), ordered=ordered)
     sha256 = file_sha256(path)
     known = PACKAGED_WEIGHTS.get(name)
     mean, std = _own_colours(module)
@@ -255,6 +283,7 @@ def _from_file(path: Path, module: nn.Module, name: str) -> FoundWeights:
         mean=mean,
         std=std,
         by_order=by_order,
+        source_head=None if pretraining == "self_supervised" else find_source_head(checkpoint, module),
     )
 
 
@@ -282,21 +311,28 @@ def _from_package(path: Path, entry: PackagedWeights, module: nn.Module) -> Foun
         mean=entry.mean,
         std=entry.std,
         by_order=by_order,
+        source_head=None if entry.pretraining == "self_supervised" else find_source_head(state, module),
     )
 
 
-def _from_hub(name: str) -> FoundWeights:
+def _from_hub(name: str, module: nn.Module) -> FoundWeights:
     import timm
 
     if not timm.is_model_pretrained(name):
         raise _no_weights(name, "timm has no pretrained weights of it")
     try:
-        module = timm.create_model(name, pretrained=True, num_classes=0)
+        whole = timm.create_model(name, pretrained=True, num_classes=timm.get_pretrained_cfg(name).num_classes)
+        state = whole.state_dict()
+        reference = module.state_dict()
+        if not reference.keys() <= state.keys():  # a family whose classifier changes what stands before it
+            state = timm.create_model(name, pretrained=True, num_classes=0).state_dict()
     except (OSError, RuntimeError) as error:
         raise _no_weights(name, f"timm's hub did not answer ({type(error).__name__})") from None
-    mean, std = _own_colours(module)
-    tag = f"{name}.{module.pretrained_cfg.get('tag') or ''}".lower()
-    return _from_tensors(module.state_dict(), f"timm hub {tag.rstrip('.')}", pretraining_of(tag), mean, std)
+    mean, std = _own_colours(whole)
+    tag = f"{name}.{whole.pretrained_cfg.get('tag') or ''}".lower()
+    pretraining = pretraining_of(tag)
+    found = _from_tensors({key: state[key] for key in reference}, f"timm hub {tag.rstrip('.')}", pretraining, mean, std)
+    return found if pretraining == "self_supervised" else replace(found, source_head=find_source_head(state, module))
 
 
 def pretraining_of(tag: str) -> Pretraining:

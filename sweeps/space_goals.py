@@ -27,6 +27,9 @@ def _metric(notes: Notes, path: str, value: object, what: str) -> bool:
         near = twin if twin in OBJECTIVE_METRICS else near
         problem = f"{one_line(value)}: test images are never {what}, they are looked at once, after the search"
         notes.add(path, problem, suggestion=near)
+    elif isinstance(value, str) and value in METRICS and METRICS[value].asked_by is not None:
+        problem = f"{one_line(value)} is reported by trials with {METRICS[value].asked_by}: full alone"
+        notes.add(path, f"{problem}, so it cannot be {what}", allowed=allowed)
     elif isinstance(value, str) and value in METRICS:
         notes.add(path, f"{one_line(value)} has no better direction, so it cannot be {what}", allowed=allowed)
     else:

@@ -12,7 +12,7 @@ import pytest
 
 from repsim.__main__ import epoch_line, main
 from repsim.methods_page import FILE, page_text
-from repsim.records import EPOCH_METRICS, METRICS, EpochResult
+from repsim.records import EPOCH_METRICS, STANDARD_METRICS, EpochResult
 
 TINY = """\
 data: phantom:tiny
@@ -38,7 +38,7 @@ def test_a_trial_is_run_and_written(config: Path, tmp_path: Path, capsys: pytest
     assert line.startswith("epoch 1/1: loss ")
     assert all(f"{name} " in line for name in EPOCH_METRICS)
     found = json.loads(out.read_text())
-    assert set(found["values"]) == set(METRICS)
+    assert set(found["values"]) == set(STANDARD_METRICS)
     assert (found["config"]["backbone"], found["config"]["optim.epochs"]) == ("test_efficientnet", 1)
     assert (found["facts"]["n_train"], found["chosen_epoch"]) == (90, 1)
 

@@ -8,6 +8,7 @@ from dataclasses import fields
 
 import pytest
 
+from repsim.config import MeasureConfig
 from repsim.records import (
     CURVE_PREFIX,
     EPOCH_METRICS,
@@ -19,6 +20,7 @@ from repsim.records import (
     RHO_CURVE,
     RHO_HEADLINE,
     SINGLE,
+    STANDARD_METRICS,
     TRIAL_COLUMNS,
     EpochResult,
     Objective,
@@ -50,6 +52,16 @@ def test_no_objective_looks_at_test_images() -> None:
     assert not any("test" in name for name in OBJECTIVE_METRICS)
     assert {name for name in METRICS if name.startswith("test_")} == {f"test_{name}" for name in PER_SPLIT}
     assert {"val_accuracy", "val_cka", "sharpness"} <= set(OBJECTIVE_METRICS)
+
+
+def test_what_a_trial_may_leave_out_is_no_objective_and_no_curve() -> None:
+    optional = {name for name, metric in METRICS.items() if metric.asked_by is not None}
+    assert {"val_qwk", "test_cknna", "hessian_top"} <= optional
+    assert optional.isdisjoint(STANDARD_METRICS)
+    assert optional | set(STANDARD_METRICS) == set(METRICS)
+    assert optional.isdisjoint(OBJECTIVE_METRICS)
+    assert set(EPOCH_METRICS) == {name for name in STANDARD_METRICS if name.startswith("val_")}
+    assert {METRICS[name].asked_by for name in optional} == {f"measure.{name}" for name in MeasureConfig.model_fields}
 
 
 def test_what_has_no_better_direction_is_no_objective() -> None:

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from repsim.penalties.base import Penalty, centred, energy
+from repsim.penalties.base import FeaturePenalty, centred, energy
 
 
-class FeatureMSE(Penalty):
+class FeatureMSE(FeaturePenalty):
     """|Zc - Z0c|² / |Z0c|²."""
 
     def value(self, features: Tensor, teacher: Tensor) -> Tensor:

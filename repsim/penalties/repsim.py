@@ -1,19 +1,17 @@
 """RepSim: the finetuned features are the pretrained ones, up to one learnable orthogonal map.
 
-R = |Zc Q - Z0c|² / |Z0c|², with Zc, Z0c the batch-centred finetuned and pretrained features (n, d) and Q one (d, d)
+R = |s Zc Q - Z0c|² / |Z0c|², with Zc, Z0c the batch-centred finetuned and pretrained features (n, d) and Q one (d, d)
 orthogonal matrix shared by all batches, the identity at the start (reconstruction of arXiv 2503.07399, whose body and
-code are not public; the penalty that its abstract describes). Zero, with zero gradient, at the pretrained weights.
+code are not public; the penalty that its abstract describes). Zero, with zero gradient, at the pretrained weights; in
+[0, ∞), 2 for unrelated features of equal energy. Dimensionless.
 
-Q is learned beside the model, not by its optimiser. Adam divides each entry's gradient by its own size, so at the
-start, where that gradient is rounding noise, it turns noise into full steps and leaves the manifold. Here Q follows
-the Riemannian gradient of the same batch with a Cayley retraction (Wen & Yin 2013, eq. 7 and lemma 4). With B = Z0c Qᵀ
-the gradient in the Lie algebra is, up to the constant 2/|Z0c|²,
+Q is learned beside the model, never by its optimiser: Adam divides each entry's gradient by its own size, so at the
+start, where that gradient is rounding noise, it turns noise into full steps and leaves the manifold. How Q is learned
+is the choice of ``penalty.map`` (repsim/penalties/rotations.py).
 
-    W = Zcᵀ B - Bᵀ Zc = U Vᵀ,   U = [Zcᵀ, -Bᵀ],   V = [Bᵀ, Zcᵀ]   (rank <= 2n),
-
-which vanishes exactly at Z = Z0, Q = I, and the step is Q <- Q + τ U (I - τ/2 VᵀU)⁻¹ Vᵀ Q: a few n x d x d products
-and one 2n x 2n solve, instead of a dense d x d solve. The forward pass needs only B, since |Zc Q - Z0c| = |Zc - Z0c
-Qᵀ|.
+``penalty.scale`` adds the factor s > 0, because similarity indices know no isotropic scale either. log s follows a
+damped Gauss-Newton step of the same batch, towards s* = <Zc Q, Z0c> / |Zc|². Shrinking all features then costs
+nothing. ``penalty.center: false`` compares the features as they are, mean included.
 """
 
 from __future__ import annotations
@@ -21,52 +19,48 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from repsim.penalties.base import Penalty, centred, energy
+from repsim.penalties.base import FeaturePenalty, PenaltyContext, centred, energy
+from repsim.penalties.rotations import build_rotation
 
-_DRIFT_ALLOWED = 1e-5
+_SCALE_RATE = 0.1
 
 
-class RepSim(Penalty):
-    """|Zc Q - Z0c|² / |Z0c|² with one learnable orthogonal Q.
+class RepSim(FeaturePenalty):
+    """|s Zc Q - Z0c|² / |Z0c|² with one learnable orthogonal Q and, if asked, one learnable scale."""
 
-    ``q_lr`` is the step size on Q relative to the energy of the batch's pretrained features; below 2 or so a step
-    cannot overshoot.
-    """
+    log_scale: Tensor
 
-    Q: Tensor
-
-    def __init__(self, dim: int, *, q_lr: float) -> None:
-        super().__init__(dim)
-        self.q_lr = q_lr
-        self.register_buffer("Q", torch.eye(dim))
+    def __init__(self, context: PenaltyContext) -> None:
+        super().__init__()
+        config = context.config
+        self._centred, self._scaled = config.center, config.scale
+        self.rotation = build_rotation(config, context.dim, context.seed)
+        self.register_buffer("log_scale", torch.zeros(()))
         self._batch: tuple[Tensor, Tensor, Tensor] | None = None
 
     def value(self, features: Tensor, teacher: Tensor) -> Tensor:
         """Scalar for features and teacher (n, d); remembers the batch for :meth:`after_step`."""
-        features_c, teacher_c = centred(features), centred(teacher)
-        rotated = teacher_c @ self.Q.T
+        ours = centred(features) if self._centred else features
+        theirs = centred(teacher) if self._centred else teacher
+        if self._scaled:
+            ours = self.log_scale.exp() * ours
+        rotated = self.rotation.back(theirs)  # |Z Q - Z0| = |Z - Z0 Qᵀ|
         if torch.is_grad_enabled():
-            self._batch = (features_c.detach(), teacher_c, rotated)
-        return (features_c - rotated).square().sum() / energy(teacher_c)
+            self._batch = (ours.detach(), theirs, rotated)
+        return (ours - rotated).square().sum() / energy(theirs)
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """One Riemannian step of Q on the batch that the model has just learned from."""
+        """One step of Q, and of the scale, on the batch that the model has just learned from."""
         if self._batch is None:
             return
-        (features, teacher, rotated), self._batch = self._batch, None
-        step = self.q_lr / float(energy(teacher))
-        # left.T is U, right.T is V, core the 2n x 2n matrix to be inverted; Vᵀ Q needs no product for B, as B Q = Z0c.
-        left = torch.cat([features, -rotated])
-        right = torch.cat([rotated, features])
-        right_q = torch.cat([teacher, features @ self.Q])
-        core = torch.eye(len(left), device=left.device) - (step / 2) * (right @ left.T)
-        self.Q.addmm_(left.T, torch.linalg.solve(core, right_q), alpha=step)
+        (ours, theirs, rotated), self._batch = self._batch, None
+        self.rotation.learn(ours, theirs, rotated)
+        if self._scaled:
+            step = (ours * (rotated - ours)).sum() / energy(ours)
+            self.log_scale += _SCALE_RATE * step.clamp(-1.0, 1.0)
 
     @torch.no_grad()
     def after_epoch(self) -> None:
-        """Undo the rounding drift away from the manifold: one Newton step of the polar decomposition."""
-        probe = torch.ones(self.dim, device=self.Q.device)
-        drift = (self.Q.T @ (self.Q @ probe) - probe).abs().max()
-        if float(drift) > _DRIFT_ALLOWED:
-            self.Q.copy_(1.5 * self.Q - 0.5 * self.Q @ (self.Q.T @ self.Q))
+        """Undo what rounding did to Q."""
+        self.rotation.upkeep()

@@ -1,16 +1,55 @@
-"""How much of a representation is kept: CKA, Procrustes and neighbour overlap between two sets of features."""
+"""How much of a representation is kept: measures of similarity between two sets of features of the same images.
+
+:func:`compare` gives any of the measures in ``REGISTRY`` with what it takes to read them; ``CKAStream`` and
+``ExactCKAStream`` take features batch by batch. :func:`similarity_metrics` are the four that every trial reports.
+"""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from numpy.typing import ArrayLike
 
 from repsim.similarity.cka import linear_cka
-from repsim.similarity.knn import knn_overlap
+from repsim.similarity.knn import default_k, knn_overlap
 from repsim.similarity.procrustes import procrustes_similarity
 
-__all__ = ["knn_overlap", "linear_cka", "procrustes_similarity", "similarity_metrics"]
+if TYPE_CHECKING:
+    from repsim.similarity.comparison import compare
+    from repsim.similarity.exact_stream import ExactCKAStream
+    from repsim.similarity.measure import Measure, Similarity
+    from repsim.similarity.minibatch import CKAStream
+    from repsim.similarity.registry import REGISTRY
 
-_NEIGHBOURS = 10
+__all__ = [
+    "REGISTRY",
+    "CKAStream",
+    "ExactCKAStream",
+    "Measure",
+    "Similarity",
+    "compare",
+    "knn_overlap",
+    "linear_cka",
+    "procrustes_similarity",
+    "similarity_metrics",
+]
+
+_HOME = {
+    "REGISTRY": "registry",
+    "CKAStream": "minibatch",
+    "ExactCKAStream": "exact_stream",
+    "Measure": "measure",
+    "Similarity": "measure",
+    "compare": "comparison",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module 'repsim.similarity' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"repsim.similarity.{_HOME[name]}"), name)
 
 
 def similarity_metrics(pretrained: ArrayLike, finetuned: ArrayLike) -> dict[str, float]:
@@ -25,5 +64,5 @@ def similarity_metrics(pretrained: ArrayLike, finetuned: ArrayLike) -> dict[str,
         "cka": debiased,
         "cka_biased": biased,
         "procrustes": procrustes_similarity(pretrained, finetuned),
-        "knn_overlap": knn_overlap(pretrained, finetuned, k=min(_NEIGHBOURS, (rows - 1) // 2)),
+        "knn_overlap": knn_overlap(pretrained, finetuned, k=default_k(rows)),
     }

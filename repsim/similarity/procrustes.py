@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from repsim.similarity.inputs import Matrix, centred, paired
+from repsim.similarity.measure import Order, Paired
 
 
 def procrustes_similarity(x: ArrayLike, y: ArrayLike) -> float:
@@ -23,13 +24,24 @@ def procrustes_similarity(x: ArrayLike, y: ArrayLike) -> float:
     return float(min(singular_values.sum(), 1.0))
 
 
+def prepare(x: ArrayLike, y: ArrayLike) -> Paired:
+    """:func:`procrustes_similarity` of ``x`` and reordered ``y``."""
+    first, second = paired(x, y, least=4)
+    shape_x, shape_y = [short(side / np.linalg.norm(side)) for side in (centred(first), centred(second))]
+
+    def value(order: Order) -> float:
+        return float(min(np.linalg.svd(shape_x @ shape_y[:, order].T, compute_uv=False).sum(), 1.0))
+
+    return value
+
+
 def _core(x: Matrix, y: Matrix) -> Matrix:
     """A matrix with the non-zero singular values of ``x.T @ y`` and sides of at most n."""
-    core: Matrix = _short(x) @ _short(y).T
+    core: Matrix = short(x) @ short(y).T
     return core
 
 
-def _short(features: Matrix) -> Matrix:
+def short(features: Matrix) -> Matrix:
     """``features.T`` (d, n), rotated into its first n rows where d is larger."""
     n, d = features.shape
     return np.asarray(np.linalg.qr(features.T, mode="r")) if n < d else features.T

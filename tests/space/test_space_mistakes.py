@@ -139,6 +139,10 @@ OBJECTIVES = [
     ),
     ("[{metric: val_acuracy}, {metric: val_cka}]", r"not a known metric.*did you mean 'val_accuracy'\?"),
     ("[{metric: train_nll}, {metric: val_cka}]", r"'train_nll' has no better direction"),
+    (
+        "[{metric: val_qwk}, {metric: val_cka}]",
+        r"'val_qwk' is reported by trials with measure\.quality: full alone, so it cannot be an objective",
+    ),
     ("[{metric: val_nll, direction: maximize}, {metric: val_cka}]", r"'maximize' would look for the worst val_nll"),
     ("[{metric: val_nll, direction: max}, {metric: val_cka}]", r"direction: 'max' is not allowed.*'maximize'"),
     ("[{metric: val_nll, dirction: minimize}, {metric: val_cka}]", r"dirction: is not a known key.*'direction'"),

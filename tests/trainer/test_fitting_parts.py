@@ -12,7 +12,7 @@ from torch import nn
 
 from repsim.config import OptimConfig
 from repsim.model import FineTuned
-from repsim.optimisation import HEAD_LR_FACTOR, build_optimizer, lr_scale
+from repsim.optimisation import build_optimizer, lr_scale
 from repsim.probe import fit_linear_probe
 
 
@@ -68,12 +68,12 @@ def test_the_schedule_warms_up_and_falls_to_zero() -> None:
 def test_vectors_do_not_decay_and_the_head_learns_faster() -> None:
     backbone = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
     model = FineTuned(backbone, nn.Linear(4, 2), torch.zeros(1, 3, 1, 1), torch.ones(1, 3, 1, 1))
-    groups = build_optimizer(model, OptimConfig(lr=1e-4, weight_decay=0.3)).param_groups
+    groups = build_optimizer(model, OptimConfig(lr=1e-4, weight_decay=0.3), 7.0).param_groups
     decayed = [p for group in groups if group["weight_decay"] > 0 for p in group["params"]]
     assert all(p.ndim > 1 for p in decayed)
     assert len(decayed) == 2
     assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
     head = [group for group in groups if any(p is model.head.weight for p in group["params"])]  # type: ignore[union-attr]
-    assert head[0]["lr"] == pytest.approx(1e-4 * HEAD_LR_FACTOR)
-    set_by_hand = build_optimizer(model, OptimConfig(lr=1e-4, head_lr=5e-4)).param_groups
+    assert head[0]["lr"] == pytest.approx(7e-4)
+    set_by_hand = build_optimizer(model, OptimConfig(lr=1e-4, head_lr=5e-4), 7.0).param_groups
     assert {group["lr"] for group in set_by_hand} == {1e-4, 5e-4}

@@ -1,0 +1,191 @@
+"""LoRA: a low-rank change beside frozen weights, W + (alpha / rank) B A (arXiv 2106.09685, section 4.1).
+
+A starts at random (Kaiming uniform, as in the authors' code), B at zero, so the first step starts from the pretrained
+function exactly. Biases and norms stay.
+
+On transformers the change is that of attention's query and value, slices of timm's fused qkv layer: rank x 4d new
+parameters per block, 36,864 x rank for ViT-B/16. On convnets it is that of every dense convolution and linear layer
+behind the stem which has more parameters than its change: the 1x1 convolutions of a MobileNet, the linear layers of a
+ConvNeXt, all convolutions of a ResNet. A convolution's A has its kernel, B is 1x1. ``merged()`` folds the change into
+plain layers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from repsim.adapters.base import Adapter, Refusal, train_only
+from repsim.config import AdapterConfig
+from repsim.model import FineTuned, Mergeable
+
+_FUSED_ATTENTION = ("Attention", "WindowAttention")
+"""timm's attention classes whose qkv layer's output is q, k and v, one after the other."""
+
+
+def _down(rank: int, *inputs: int, generator: torch.Generator, like: Tensor) -> nn.Parameter:
+    weight = torch.empty(rank, *inputs, dtype=like.dtype)
+    nn.init.kaiming_uniform_(weight, a=math.sqrt(5), generator=generator)
+    return nn.Parameter(weight.to(like.device))
+
+
+def _up(outputs: int, rank: int, *, like: Tensor) -> nn.Parameter:
+    return nn.Parameter(torch.zeros(outputs, rank, dtype=like.dtype, device=like.device))
+
+
+class LoRALinear(nn.Linear, Mergeable):
+    """``base`` with a change of its whole weight; shares base's parameters."""
+
+    def __init__(self, base: nn.Linear, rank: int, alpha: float, generator: torch.Generator) -> None:
+        super().__init__(base.in_features, base.out_features, bias=base.bias is not None, device="meta")
+        self.weight, self.bias = base.weight, base.bias
+        self.scale = alpha / rank
+        self.lora_down = _down(rank, base.in_features, generator=generator, like=base.weight)
+        self.lora_up = _up(base.out_features, rank, like=base.weight)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """(…, in) to (…, out)."""
+        low = nn.functional.linear(inputs, self.lora_down)
+        return super().forward(inputs) + self.scale * nn.functional.linear(low, self.lora_up)
+
+    def merged(self) -> nn.Linear:
+        """A plain linear layer."""
+        return _plain_linear(self, self.weight + self.scale * (self.lora_up @ self.lora_down))
+
+
+class LoRAQueryValue(nn.Linear, Mergeable):
+    """A fused qkv layer, d to 3d, with a change of its q and v rows; shares ``base``'s parameters."""
+
+    def __init__(self, base: nn.Linear, rank: int, alpha: float, generator: torch.Generator) -> None:
+        super().__init__(base.in_features, base.out_features, bias=base.bias is not None, device="meta")
+        self.weight, self.bias = base.weight, base.bias
+        self.scale, self.rank, width = alpha / rank, rank, base.out_features // 3
+        self.lora_down = _down(2 * rank, base.in_features, generator=generator, like=base.weight)
+        self.lora_up_q = _up(width, rank, like=base.weight)
+        self.lora_up_v = _up(width, rank, like=base.weight)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """(…, d) to (…, 3d): q, k, v."""
+        low = nn.functional.linear(inputs, self.lora_down)
+        query = nn.functional.linear(low[..., : self.rank], self.lora_up_q)
+        value = nn.functional.linear(low[..., self.rank :], self.lora_up_v)
+        change = torch.cat([query, torch.zeros_like(query), value], dim=-1)
+        return super().forward(inputs) + self.scale * change
+
+    def merged(self) -> nn.Linear:
+        """A plain qkv layer."""
+        query = self.lora_up_q @ self.lora_down[: self.rank]
+        value = self.lora_up_v @ self.lora_down[self.rank :]
+        change = torch.cat([query, torch.zeros_like(query), value])
+        return _plain_linear(self, self.weight + self.scale * change)
+
+
+class LoRAConv2d(nn.Conv2d, Mergeable):
+    """A dense convolution with a change of its whole kernel; shares ``base``'s parameters."""
+
+    def __init__(self, base: nn.Conv2d, rank: int, alpha: float, generator: torch.Generator) -> None:
+        super().__init__(
+            base.in_channels,
+            base.out_channels,
+            (base.kernel_size[0], base.kernel_size[1]),
+            (base.stride[0], base.stride[1]),
+            base.padding if isinstance(base.padding, str) else (base.padding[0], base.padding[1]),
+            (base.dilation[0], base.dilation[1]),
+            bias=base.bias is not None,
+            padding_mode=base.padding_mode,
+            device="meta",
+        )
+        self.weight, self.bias = base.weight, base.bias
+        self.scale = alpha / rank
+        self.lora_down = _down(rank, *base.weight.shape[1:], generator=generator, like=base.weight)
+        self.lora_up = _up(base.out_channels, rank, like=base.weight)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """(b, in, h, w) to (b, out, h', w')."""
+        low = self._conv_forward(inputs, self.lora_down, None)
+        return super().forward(inputs) + self.scale * nn.functional.conv2d(low, self.lora_up[:, :, None, None])
+
+    def merged(self) -> nn.Conv2d:
+        """A plain convolution."""
+        change = (self.lora_up @ self.lora_down.flatten(1)).view_as(self.weight)
+        plain = nn.Conv2d(
+            self.in_channels,
+            self.out_channels,
+            (self.kernel_size[0], self.kernel_size[1]),
+            (self.stride[0], self.stride[1]),
+            self.padding if isinstance(self.padding, str) else (self.padding[0], self.padding[1]),
+            (self.dilation[0], self.dilation[1]),
+            bias=self.bias is not None,
+            padding_mode=self.padding_mode,
+            device="meta",
+        )
+        plain.weight = nn.Parameter((self.weight + self.scale * change).detach(), requires_grad=False)
+        plain.bias = self.bias
+        return plain
+
+
+def _plain_linear(layer: nn.Linear, weight: Tensor) -> nn.Linear:
+    plain = nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None, device="meta")
+    plain.weight, plain.bias = nn.Parameter(weight.detach(), requires_grad=False), layer.bias
+    return plain
+
+
+Adapted = type[LoRALinear] | type[LoRAQueryValue] | type[LoRAConv2d]
+
+
+def targets(backbone: nn.Module, rank: int) -> Iterator[tuple[str, Adapted]]:
+    """The layers that a change of this rank applies to, in order: dotted name, and what each becomes."""
+    attention = [(name, layer) for name, layer in backbone.named_modules() if _is_attention(layer)]
+    if attention:
+        for name, layer in attention:
+            if _has_fused_qkv(layer):
+                yield f"{name}.qkv", LoRAQueryValue
+        return
+    for name, layer in backbone.named_modules():
+        if type(layer) is nn.Linear and _pays(layer.weight, rank):
+            yield name, LoRALinear
+        behind_the_stem = type(layer) is nn.Conv2d and layer.groups == 1 and layer.in_channels > 3
+        if behind_the_stem and _pays(layer.weight, rank):
+            yield name, LoRAConv2d
+
+
+def _pays(weight: Tensor, rank: int) -> bool:
+    """Whether a change of this rank has fewer parameters than the weight itself."""
+    outputs, inputs = weight.shape[0], weight[0].numel()
+    return rank * (outputs + inputs) < outputs * inputs
+
+
+def _is_attention(layer: nn.Module) -> bool:
+    return "Attention" in type(layer).__name__ or "Attn" in type(layer).__name__
+
+
+def _has_fused_qkv(layer: nn.Module) -> bool:
+    """A layer with a ``q_bias`` of its own applies the weight by hand, past anything put in its place."""
+    qkv = getattr(layer, "qkv", None)
+    if type(qkv) is not nn.Linear or getattr(layer, "q_bias", None) is not None:
+        return False
+    return type(layer).__name__ in _FUSED_ATTENTION and qkv.out_features % 3 == 0
+
+
+def _refuse(backbone: nn.Module, config: AdapterConfig) -> Refusal | None:
+    if next(targets(backbone, config.rank), None) is not None:
+        return None
+    if any(map(_is_attention, backbone.modules())):
+        known = "ViT, DeiT, DINOv2, Swin (transformers with a fused qkv layer), and convnets"
+        return Refusal("method", "lora does not know this backbone's attention", known)
+    if next(targets(backbone, 1), None) is None:
+        return Refusal("method", "lora finds neither attention nor dense convolutions here", "a ViT or a convnet")
+    return Refusal("adapter.rank", f"{config.rank} makes no layer of this backbone smaller", "a smaller rank")
+
+
+def _prepare(model: FineTuned, config: AdapterConfig, generator: torch.Generator) -> None:
+    train_only(model, lambda name: False)
+    for name, adapted in list(targets(model.backbone, config.rank)):
+        layer = model.backbone.get_submodule(name)
+        model.backbone.set_submodule(name, adapted(layer, config.rank, config.alpha, generator))  # type: ignore[arg-type]
+
+
+LORA = Adapter(prepare=_prepare, refuse=_refuse)

@@ -1,0 +1,55 @@
+"""The layers of a backbone that can be watched: timm's stages, or the blocks of a transformer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+
+from torch import Tensor, nn
+
+
+def stage_widths(backbone: nn.Module) -> dict[str, int]:
+    """Module name to number of channels of every stage timm names, first to last; empty when it names none."""
+    info = getattr(backbone, "feature_info", None)
+    if not isinstance(info, list):
+        return {}
+    return {str(stage["module"]): int(stage["num_chs"]) for stage in info if stage.get("module")}
+
+
+@contextmanager
+def watched(backbone: nn.Module, names: Sequence[str]) -> Iterator[Mapping[str, Tensor]]:
+    """Inside, every forward pass leaves the outputs of the modules called ``names``: (b, c, positions…), with gradient.
+
+    Transformers' tokens are transposed, and what is not a patch of the image (class token, prompts) is left out.
+    """
+    found: dict[str, Tensor] = {}
+    handles = [
+        backbone.get_submodule(name).register_forward_hook(partial(_keep, found, name, backbone)) for name in names
+    ]
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def pooled(maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Means over positions: (b, c, positions…) to (b, c), fp32."""
+    return {name: output.float().flatten(2).mean(dim=2) for name, output in maps.items()}
+
+
+def _keep(
+    found: dict[str, Tensor], name: str, backbone: nn.Module, module: nn.Module, inputs: object, output: Tensor
+) -> None:
+    found[name] = _channels_second(output, backbone)
+
+
+def _channels_second(output: Tensor, backbone: nn.Module) -> Tensor:
+    if output.ndim == 3:
+        patches = getattr(getattr(backbone, "patch_embed", None), "num_patches", None)
+        kept = output.shape[1] if patches is None else min(int(patches), output.shape[1])
+        return output[:, output.shape[1] - kept :].transpose(1, 2)
+    if getattr(backbone, "output_fmt", None) == "NHWC":
+        return output.permute(0, 3, 1, 2)
+    return output
