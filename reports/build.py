@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import re
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from repsim.errors import Mistake, RequestError, one_line
 
@@ -40,9 +41,16 @@ exit status: 0 written; 2 the request is wrong (no store, no such sweep, a folde
 """
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong as a RequestError, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise RequestError(Mistake(where="command line", key="", problem=message, allowed="see --help"))
+
+
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    found = argparse.ArgumentParser(
+    """The command line; a wrong one is a RequestError."""
+    found = _Parser(
         prog="python reports/build.py",
         description=_DESCRIPTION,
         epilog=_EPILOG,
@@ -77,15 +85,24 @@ def build_report(sweep: str, tracking_uri: str | None = None, out: Path | None =
     folder = (out or _default_folder(loaded.name)).absolute()
     try:
         folder.mkdir(parents=True, exist_ok=True)
+    except ValueError as error:  # no system takes such a name
+        raise _not_written(folder, str(error)) from None
+    except OSError as error:
+        raise _not_written(folder, error.strerror or str(error)) from None
+    try:
         with tempfile.TemporaryDirectory(prefix=".report-", dir=folder) as work:
             _write(loaded, Path(work), folder)
             _move(Path(work), folder)
     except OSError as error:
-        problem = f"{one_line(str(folder), 200)} cannot be written: {error.strerror or error}"
-        raise RequestError(Mistake(where="--out", key="", problem=problem)) from None
+        raise _not_written(folder, error.strerror or str(error)) from None
     if log:
         _attach(client, loaded.run_id, folder)
     return folder
+
+
+def _not_written(folder: Path, reason: str) -> RequestError:
+    problem = f"{one_line(str(folder), 200)} cannot be written: {one_line(reason)[1:-1]}"
+    return RequestError(Mistake(where="--out", key="", problem=problem))
 
 
 def _default_folder(name: str) -> Path:
@@ -185,8 +202,11 @@ def _attach(client: Any, run_id: str, folder: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
-    options = parser().parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that knows no accents is not worth a crash
     try:
+        options = parser().parse_args(arguments)
         folder = build_report(options.sweep, options.tracking_uri, options.out, log=not options.no_log)
     except RequestError as error:
         for mistake in error.mistakes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -199,12 +200,18 @@ def to_csv(table: Table) -> str:
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(table.columns)
     for row in table.rows:
-        writer.writerow([show(value) if isinstance(value, list) or show(value) == "" else value for value in row])
+        writer.writerow([_csv_cell(value) for value in row])
     return buffer.getvalue()
 
 
+def _csv_cell(value: object) -> object:
+    if isinstance(value, str):
+        return value.replace("\r", " ")  # Python before 3.13 writes it without quotes, and readers end the row there
+    return show(value) if isinstance(value, list) or show(value) == "" else value
+
+
 def to_markdown(table: Table) -> str:
-    """A pipe table; pipes, line breaks and angle brackets in cells are escaped."""
+    """A pipe table; what Markdown would read as a column, an element, a link or an emphasis is escaped."""
 
     def line(cells: Sequence[str]) -> str:
         return "| " + " | ".join(_markdown(cell) for cell in cells) + " |"
@@ -215,23 +222,30 @@ def to_markdown(table: Table) -> str:
 
 def _markdown(text: str) -> str:
     flat = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return flat.replace("\\", "\\\\").replace("|", "\\|")
+    return re.sub(r"[\\|`*\[\]]", r"\\\g<0>", flat)
 
 
 _TEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "–": "--", "±": r"$\pm$", "ρ": r"$\rho$", "λ": r"$\lambda$", "|": r"\textbar{}", '"': r"\textquotedbl{}",
+    "[": "{[}", "]": "{]}", "*": "{*}", "`": r"\textasciigrave{}", "'": r"\textquotesingle{}",
+    "–": r"\textendash{}", "±": r"$\pm$", "ρ": r"$\rho$", "λ": r"$\lambda$", "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
 }  # fmt: skip
 
 
 def tex_escape(text: str) -> str:
-    """``text`` as LaTeX shows it literally."""
-    return "".join(_TEX.get(character, character) for character in " ".join(text.split()))
+    """``text`` as LaTeX shows it literally; what is not printable becomes a question mark.
+
+    Brackets and stars stand in braces, because LaTeX reads them as arguments of the row's end before them.
+    """
+    plain = "".join(character if character.isprintable() else "?" for character in " ".join(text.split()))
+    literal = "".join(_TEX.get(character, character) for character in plain)
+    return re.sub("-(?=-)", "-{}", literal)  # two hyphens would be set as a dash
 
 
 def to_latex(table: Table) -> str:
-    """A booktabs table (needs the packages booktabs and, with quotes in names, T1 fontenc)."""
+    """A booktabs table (needs booktabs and, with quotes in names, T1 fontenc; before LaTeX 2020, textcomp as well)."""
     numeric = [column in table.metrics for column in table.columns]
     lines = [
         r"\begin{table}",

@@ -30,12 +30,15 @@ def open_store(tracking_uri: str) -> Any:
     Raises RequestError when there is none: a database is never created, and a server that does not answer is found
     out in seconds.
     """
-    parts = urlsplit(tracking_uri)
-    if parts.scheme == "sqlite":
+    try:
+        scheme = urlsplit(tracking_uri).scheme
+    except ValueError as error:
+        raise RequestError(_store_mistake(tracking_uri, f"is not an address: {error}", _STORE_FORMS)) from None
+    if scheme == "sqlite":
         _check_sqlite(tracking_uri)
-    elif parts.scheme in ("http", "https"):
+    elif scheme in ("http", "https"):
         _check_server(tracking_uri)
-    elif parts.scheme in ("", "file"):
+    elif scheme in ("", "file"):
         raise RequestError(
             _store_mistake(tracking_uri, "is a folder or a file name, not the address of a store", _STORE_FORMS)
         )
@@ -59,7 +62,7 @@ def _store_mistake(tracking_uri: str, problem: str, allowed: str = "") -> Mistak
 
 def _check_sqlite(tracking_uri: str) -> None:
     path = Path(tracking_uri.removeprefix("sqlite:///").partition("?")[0])
-    if not path.is_file():
+    if not os.path.isfile(path):
         problem = "does not exist (no sweep has been recorded there)"
         raise RequestError(_store_mistake(tracking_uri, problem, "the store a sweep wrote: sqlite:///FOLDER/mlflow.db"))
     try:

@@ -8,23 +8,28 @@ from __future__ import annotations
 import re
 import time
 from collections import deque
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 from repsim.records import EpochResult, Status, TrialResult
+from sweeps.disk import Disk
 from sweeps.journal import Journal
 from sweeps.run_folder import RunFolder
 from sweeps.search import Outcome, Search
 from sweeps.space import Space
-from sweeps.trainable import Assignment, Report
+from sweeps.trainable import Assignment, Fault, Report
 from sweeps.trial import Trial, TrialRecord
+from sweeps.watchdog import Watchdog
 
 MAX_RETRIES = 2
 """How often a trial whose process died is started again before it counts as failed."""
 GIVE_UP_AFTER = 5
 """So many failures in a row with the same cause end the sweep: it is not the configurations' fault."""
 
-
+_KILLED = "the trial's process was killed from outside (by hand, or by the system when memory ran out)"
+_MEMORY = "if it was memory: lower --parallel, optim.batch_size or data.image_size"
 _NUMBER = re.compile(r"[-+]?\d[\d.]*(e[-+]?\d+)?")
 
 
@@ -38,7 +43,7 @@ class Listener(Protocol):
 class Sweep:
     """Implements ``sweeps.engine.Conductor``.
 
-    ``resumed`` trials were in flight when an earlier driver ended; they go first, from their last checkpoints.
+    Trials that were in flight when an earlier driver ended go first, from their last checkpoints.
     """
 
     def __init__(
@@ -49,15 +54,16 @@ class Sweep:
         journal: Journal,
         folder: RunFolder,
         listener: Listener,
+        disk: Disk,
         threads: int,
         cache_dir: Path | None,
     ) -> None:
         self._search, self._journal, self._folder, self._listener = search, journal, folder, listener
+        self._disk, self._watchdog = disk, Watchdog(space.resources.epoch_timeout)
         self._threads, self._cache_dir = threads, cache_dir
         self._objective = space.objectives[0]
         records = journal.history.records.values()
         self._queue: deque[Trial] = deque(record.trial for record in records if not record.status.terminal)
-        self._deaths: dict[str, int] = {}
         hours = space.budget.hours
         self._deadline = None if hours is None else time.monotonic() + 3600.0 * hours
         self._spent = False
@@ -69,22 +75,30 @@ class Sweep:
         """Whether nothing more will be handed out: every proposal made, none waiting; or the sweep gave up."""
         return self.gave_up is not None or (self._spent and not self._queue)
 
+    @property
+    def complete(self) -> bool:
+        """Whether every trial that was to run has ended."""
+        return self._spent and all(record.status.terminal for record in self._journal.history.records.values())
+
     def next_assignment(self) -> Assignment | None:
-        """The next trial for a free slot: one that waits, else a new proposal."""
-        if self.gave_up is not None:
+        """The next trial for a free slot: one that waits, else a new proposal; none while the disk is full."""
+        if self.gave_up is not None or not self._disk.has_room:
             return None
         trial = self._queue.popleft() if self._queue else self._propose()
         if trial is None:
             return None
         attempt = self._record(trial).attempts + 1
-        self._folder.set_attempt(trial.trial_id, attempt)
-        self._journal.started(trial.trial_id, attempt)
+        self._write(lambda: self._folder.set_attempt(trial.trial_id, attempt))
+        self._write(lambda: self._journal.started(trial.trial_id, attempt))
+        kind = (trial.data, trial.config.backbone.name, trial.config.parsed_method.adapter)
+        self._watchdog.started(trial.trial_id, kind, attempt)
         self._listener.changed(self._record(trial))
         return Assignment(
             trial_id=trial.trial_id,
             attempt=attempt,
             config=trial.config.flat(),
             objective=(self._objective.metric, self._objective.direction),
+            known_epochs=len(self._record(trial).epochs),
             run_folder=str(self._folder.root),
             launched_from=str(Path.cwd()),
             cache_dir=None if self._cache_dir is None else str(self._cache_dir),
@@ -92,13 +106,13 @@ class Sweep:
         )
 
     def reported(self, assignment: Assignment, report: Report) -> bool:
-        """Take in an epoch, a result or both; False ends the trial."""
+        """Take in epochs, a result or both; False ends the trial."""
         trial = self._journal.history.records[assignment.trial_id].trial
+        self._watchdog.heard(trial.trial_id)
         goes_on = True
-        if report.epoch is not None:
-            epoch = EpochResult.from_dict(report.epoch)
-            self._journal.epoch(trial.trial_id, assignment.attempt, epoch)
-            goes_on = self._search.report(trial, epoch.epoch, epoch.values)
+        for epoch in map(EpochResult.from_dict, report.epochs):
+            self._write(partial(self._journal.epoch, trial.trial_id, assignment.attempt, epoch))
+            goes_on = self._search.report(trial, epoch.epoch, epoch.values) and goes_on
         if report.result is not None:
             result = TrialResult.from_dict(report.result)
             self._end(assignment, trial, Outcome(status=Status.COMPLETED, values=result.values), result)
@@ -109,17 +123,31 @@ class Sweep:
         self._listener.changed(self._record(trial))
         return True
 
-    def broke(self, assignment: Assignment, reason: str, *, died: bool) -> None:
-        """A trial's own error fails it; a dead process is tried again, from the last checkpoint."""
-        trial = self._journal.history.records[assignment.trial_id].trial
-        deaths = self._deaths.get(trial.trial_id, 0) + (1 if died else 0)
-        self._deaths[trial.trial_id] = deaths
-        if died and deaths <= MAX_RETRIES:
-            self._wait(trial, f"{reason}; retry {deaths} of {MAX_RETRIES}")
+    def broke(self, assignment: Assignment, reason: str, fault: Fault) -> None:
+        """A trial's own error fails it; a dead process is tried again, from the last checkpoint.
+
+        An empty ``reason`` means that nobody saw it die: the note it may have left is read.
+        """
+        record = self._journal.history.records[assignment.trial_id]
+        trial, deaths = record.trial, record.deaths + 1
+        if fault == "disk":
+            self._wait(trial, f"{reason}; tried again once there is space")
+            self._queue.appendleft(trial)
+            return
+        if fault == "own":
+            self._end(assignment, trial, Outcome(status=Status.FAILED, reason=reason), None)
+            return
+        reason = reason or self._post_mortem(trial.trial_id)
+        if deaths <= MAX_RETRIES:
+            self._wait(trial, f"{reason}; retry {deaths} of {MAX_RETRIES}", died=True)
             self._queue.append(trial)
             return
-        reason = f"{reason}; given up after {deaths} times" if died else reason
+        reason = f"{reason}; given up after {deaths} times; {_MEMORY}"
         self._end(assignment, trial, Outcome(status=Status.FAILED, reason=reason), None)
+
+    def overdue(self) -> Mapping[str, str]:
+        """Trials that have hung, by id, and that in words."""
+        return self._watchdog.overdue()
 
     def put_back(self, assignment: Assignment) -> None:
         """The trial never began: it goes first in the next slot."""
@@ -134,24 +162,35 @@ class Sweep:
         if trial is None:
             self._spent = True
             return None
-        self._journal.proposed(trial)
+        self._write(lambda: self._journal.proposed(trial))
         return trial
 
-    def _wait(self, trial: Trial, reason: str) -> None:
-        self._journal.waiting(trial.trial_id, reason)
+    def _post_mortem(self, trial_id: str) -> str:
+        crash = self._folder.read_crash(trial_id)
+        return _KILLED if crash is None else f"the trial's process crashed: {crash}"
+
+    def _write(self, write: Callable[[], None]) -> None:
+        self._disk.durably(write)
+
+    def _wait(self, trial: Trial, reason: str, *, died: bool = False) -> None:
+        self._watchdog.forget(trial.trial_id)
+        self._write(lambda: self._journal.waiting(trial.trial_id, reason, died=died))
         self._listener.changed(self._record(trial))
 
     def _end(self, assignment: Assignment, trial: Trial, outcome: Outcome, result: TrialResult | None) -> None:
         judged = self._search.tell(trial, outcome)
         kept = result if judged.status is Status.COMPLETED else None
         feasible = None if kept is None else self._search.feasible(kept.values)
-        self._journal.ended(
-            trial.trial_id,
-            assignment.attempt,
-            status=judged.status,
-            reason=judged.reason,
-            feasible=feasible,
-            result=kept,
+        self._watchdog.forget(trial.trial_id)
+        self._write(
+            lambda: self._journal.ended(
+                trial.trial_id,
+                assignment.attempt,
+                status=judged.status,
+                reason=judged.reason,
+                feasible=feasible,
+                result=kept,
+            )
         )
         self._folder.forget_checkpoint(trial.trial_id)
         self._count_failure(judged)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import ray
 from ray import tune
@@ -23,7 +25,7 @@ from ray.tune.search import Searcher
 
 from repsim.errors import one_line
 from sweeps.slots import Slots
-from sweeps.trainable import Assignment, Report, TrialFailed, TrialProcess
+from sweeps.trainable import Assignment, Fault, Report, TrialFailed, TrialOutOfDisk, TrialOutOfMemory, TrialProcess
 
 _QUIET = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -37,7 +39,25 @@ _QUIET = {
     "RAY_DEDUP_LOGS": "0",
 }
 _RECYCLED = "requires reset_config() to be"
-_OWN_ERROR = f"{TrialFailed.__name__}: "
+_ERRORS: Mapping[str, Fault] = {
+    f"{TrialFailed.__name__}: ": "own",
+    f"{TrialOutOfMemory.__name__}: ": "died",
+    f"{TrialOutOfDisk.__name__}: ": "disk",
+}
+_DISPOSABLE = "repsim-ray-"
+_LOOK_EVERY = 1.0
+"""Seconds between two looks at Ray's own processes and at trials that have been silent for too long."""
+_KILL_SECONDS = 30.0
+"""A trial's process that is not gone so long after it was killed cannot be reached: Ray itself is broken."""
+
+T = TypeVar("T")
+
+
+class EngineLost(BaseException):
+    """Ray is broken beyond what it mends itself: a new one has to be started, from the journal.
+
+    Not an Exception, so that Ray does not take it for one of its own on the way out.
+    """
 
 
 class Conductor(Protocol):
@@ -53,27 +73,57 @@ class Conductor(Protocol):
     def reported(self, assignment: Assignment, report: Report) -> bool:
         """An epoch, or the result, has come in; returns whether the trial goes on."""
 
-    def broke(self, assignment: Assignment, reason: str, *, died: bool) -> None:
-        """The trial raised (``died`` False) or its process went away (True)."""
+    def broke(self, assignment: Assignment, reason: str, fault: Fault) -> None:
+        """The trial raised, its process went away, or the disk was full."""
+
+    def overdue(self) -> Mapping[str, str]:
+        """Trials that have hung, by id, and that in words."""
 
     def put_back(self, assignment: Assignment) -> None:
         """The slot was recycled before the trial began: run it elsewhere."""
 
 
+class _Guarded:
+    """The conductor as Ray's callbacks reach it: what it raises is kept, because Ray would take it for a trial's error.
+
+    ``failure`` is the first one; afterwards nothing is passed on any more.
+    """
+
+    def __init__(self, conductor: Conductor) -> None:
+        self._conductor = conductor
+        self.failure: Exception | None = None
+
+    def ask(self, question: Callable[[Conductor], T], otherwise: T) -> T:
+        """What the conductor answers; ``otherwise`` after a failure."""
+        if self.failure is not None:
+            return otherwise
+        try:
+            return question(self._conductor)
+        # Kept, and raised again by `drive`: nothing is swallowed.
+        except Exception as failure:
+            self.failure = failure
+            return otherwise
+
+
+class _Stopped(BaseException):
+    """Ends Ray's loop after the conductor has failed."""
+
+
 class _Searcher(Searcher):  # type: ignore[misc]
-    def __init__(self, conductor: Conductor, live: dict[str, Assignment], parallel: int) -> None:
+    def __init__(self, guarded: _Guarded, live: dict[str, Assignment], parallel: int) -> None:
         super().__init__(metric=None, mode=None)
-        self._conductor, self._live, self._parallel = conductor, live, parallel
+        self._guarded, self._live, self._parallel = guarded, live, parallel
 
     def suggest(self, trial_id: str) -> dict[str, object] | str | None:
         if len(self._live) >= self._parallel:
             return None
-        assignment = self._conductor.next_assignment()
+        assignment = self._guarded.ask(lambda conductor: conductor.next_assignment(), None)
         if assignment is not None:
             self._live[trial_id] = assignment
             return assignment.to_config()
         finished: str = Searcher.FINISHED
-        return finished if self._conductor.exhausted and not self._live else None
+        exhausted = self._guarded.ask(lambda conductor: conductor.exhausted, True)
+        return finished if exhausted and not self._live else None
 
     def on_trial_complete(self, trial_id: str, result: dict[str, object] | None = None, error: bool = False) -> None:
         """The scheduler, which is told the same with more detail, has dealt with it."""
@@ -90,15 +140,16 @@ class _Searcher(Searcher):  # type: ignore[misc]
 
 
 class _Scheduler(FIFOScheduler):  # type: ignore[misc]
-    def __init__(self, conductor: Conductor, live: dict[str, Assignment]) -> None:
+    def __init__(self, guarded: _Guarded, live: dict[str, Assignment], hung: dict[str, str]) -> None:
         super().__init__()
-        self._conductor, self._live = conductor, live
+        self._guarded, self._live, self._hung = guarded, live, hung
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         assignment = self._live.get(trial.trial_id)
         if assignment is None:
             return str(TrialScheduler.STOP)
-        if self._conductor.reported(assignment, Report.from_result(result)):
+        report = Report.from_result(result)
+        if self._guarded.ask(lambda conductor: conductor.reported(assignment, report), False):
             return str(TrialScheduler.CONTINUE)
         del self._live[trial.trial_id]
         return str(TrialScheduler.STOP)
@@ -106,25 +157,25 @@ class _Scheduler(FIFOScheduler):  # type: ignore[misc]
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
         assignment = self._live.pop(trial.trial_id, None)
         if assignment is not None:
-            self._conductor.reported(assignment, Report.from_result(result))
+            report = Report.from_result(result)
+            self._guarded.ask(lambda conductor: conductor.reported(assignment, report), False)
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         assignment = self._live.pop(trial.trial_id, None)
         if assignment is None:
             return
+        hung = self._hung.pop(assignment.trial_id, None)
         text = _error_text(trial)
-        if _RECYCLED in text:
-            self._conductor.put_back(assignment)
-        elif _OWN_ERROR in text:
-            reason = text.rsplit(_OWN_ERROR, 1)[-1].strip().splitlines()[0]
-            self._conductor.broke(assignment, reason, died=False)
-        else:
-            self._conductor.broke(assignment, _death(text), died=True)
+        if hung is None and _RECYCLED in text:
+            self._guarded.ask(lambda conductor: conductor.put_back(assignment), None)
+            return
+        reason, fault = _told(text) if hung is None else (hung, "died")
+        self._guarded.ask(lambda conductor: conductor.broke(assignment, reason, fault), None)
 
     def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
         assignment = self._live.pop(trial.trial_id, None)
         if assignment is not None:
-            self._conductor.put_back(assignment)
+            self._guarded.ask(lambda conductor: conductor.put_back(assignment), None)
 
     def __getstate__(self) -> dict[str, object]:
         return {}
@@ -136,17 +187,22 @@ def _error_text(trial: Any) -> str:
     return Path(path).read_text(encoding="utf-8", errors="replace") if path and Path(path).exists() else ""
 
 
-def _death(text: str) -> str:
+def _told(text: str) -> tuple[str, Fault]:
+    """The reason people read, and whose fault it was."""
+    for mark, fault in _ERRORS.items():
+        if mark in text:
+            return text.rsplit(mark, 1)[-1].strip().splitlines()[0], fault
     if "OutOfMemory" in text:
-        return "the trial's process was killed for memory; lower --parallel, optim.batch_size or data.image_size"
-    told = [line.strip() for line in text.splitlines() if "Error" in line or "died" in line]
-    detail = f": {one_line(told[-1], 200)[1:-1]}" if told else ""
-    return f"the trial's process died (killed, crashed, or its machine went away){detail}"
+        return "killed by Ray because the machine's memory ran out", "died"
+    return "", "died"
 
 
 @contextmanager
 def cluster(slots: Slots, address: str | None) -> Iterator[None]:
-    """A Ray of our own for the time of the sweep (loopback only), or the cluster at ``address``."""
+    """A Ray of our own for the time of the sweep (loopback only), or the cluster at ``address``.
+
+    Raises EngineLost when Ray does not start.
+    """
     os.environ.update(_QUIET)
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = str(slots.threads)
@@ -164,38 +220,97 @@ def cluster(slots: Slots, address: str | None) -> Iterator[None]:
         }
     else:
         options["address"] = address
-    ray.init(**options)
+    _start(options)
     try:
         yield
-    finally:
+    except EngineLost:
+        # An orderly end would wait for processes that are gone.
+        node = ray._private.worker._global_node
+        if node is not None:
+            node.kill_all_processes(check_alive=False, allow_graceful=False)
+        raise
+    except BaseException:
         ray.shutdown()
+        raise
+    ray.shutdown()
+
+
+def _start(options: Mapping[str, object]) -> None:
+    """Start or join Ray, without the signal handlers it would install over ours."""
+    install, ray._private.utils.set_sigterm_handler = ray._private.utils.set_sigterm_handler, lambda handler: None
+    try:
+        ray.init(**options)
+    except (ConnectionError, TimeoutError, RuntimeError, OSError) as error:
+        raise EngineLost(f"Ray does not start: {one_line(' '.join(str(error).split()), 200)}") from None
+    finally:
+        ray._private.utils.set_sigterm_handler = install
 
 
 class _Watch(Callback):  # type: ignore[misc]
-    """Calls ``check`` in every turn of Ray's loop, from Python code, where an exception may be raised safely."""
+    """Calls ``check`` in every turn of Ray's loop, from Python code, where an exception may be raised safely.
 
-    def __init__(self, check: Callable[[], None]) -> None:
-        self._check = check
+    Looks, once a second, whether Ray's own processes live (else Ray waits for a minute, or for ever) and kills the
+    processes of trials that have hung: their errors then reach the scheduler.
+    """
+
+    def __init__(
+        self, guarded: _Guarded, live: dict[str, Assignment], hung: dict[str, str], check: Callable[[], None]
+    ) -> None:
+        self._guarded, self._live, self._hung, self._check = guarded, live, hung, check
+        self._killed: dict[str, float] = {}
+        self._looked = 0.0
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: object) -> None:
         self._check()
+        if self._guarded.failure is not None:
+            raise _Stopped
+        now = time.monotonic()
+        if now - self._looked < _LOOK_EVERY:
+            return
+        self._looked = now
+        _check_own_processes()
+        nothing: Mapping[str, str] = {}
+        overdue = self._guarded.ask(lambda conductor: conductor.overdue(), nothing)
+        self._killed = {trial_id: when for trial_id, when in self._killed.items() if trial_id in overdue}
+        if any(now - when > _KILL_SECONDS for when in self._killed.values()):
+            raise EngineLost("a trial that hung could not be ended")
+        self._hung.update(overdue)
+        for trial in trials if overdue else ():
+            assignment = self._live.get(trial.trial_id)
+            if assignment is not None and assignment.trial_id in overdue and assignment.trial_id not in self._killed:
+                self._killed[assignment.trial_id] = now
+                actor = trial.temporary_state.ray_actor
+                if actor is not None:
+                    ray.kill(actor, no_restart=True)
 
     def __getstate__(self) -> dict[str, object]:
         return {}
 
 
+def _check_own_processes() -> None:
+    """EngineLost when a process of the Ray that we started is gone."""
+    node = ray._private.worker._global_node
+    if node is not None and node.dead_processes():
+        names = ", ".join(sorted({name for name, _ in node.dead_processes()}))
+        raise EngineLost(f"Ray's {names} died")
+
+
 def drive(conductor: Conductor, slots: Slots, check: Callable[[], None]) -> None:
     """Run until the conductor has nothing more to run. Needs a :func:`cluster`.
 
-    ``check`` is called some ten times a second; what it raises ends the run.
+    ``check`` is called some ten times a second; what it raises ends the run. Raises EngineLost when Ray is broken, and
+    what the conductor raises.
     """
     live: dict[str, Assignment] = {}
-    with tempfile.TemporaryDirectory(prefix="repsim-ray-") as disposable:
+    hung: dict[str, str] = {}
+    guarded = _Guarded(conductor)
+    _sweep_away_leftovers()
+    with tempfile.TemporaryDirectory(prefix=f"{_DISPOSABLE}{os.getpid()}-", ignore_cleanup_errors=True) as disposable:
         tuner = tune.Tuner(
             tune.with_resources(TrialProcess, {"cpu": slots.threads, "gpu": slots.gpus}),
             tune_config=tune.TuneConfig(
-                search_alg=_Searcher(conductor, live, slots.parallel),
-                scheduler=_Scheduler(conductor, live),
+                search_alg=_Searcher(guarded, live, slots.parallel),
+                scheduler=_Scheduler(guarded, live, hung),
                 num_samples=-1,
                 reuse_actors=True,
             ),
@@ -203,9 +318,20 @@ def drive(conductor: Conductor, slots: Slots, check: Callable[[], None]) -> None
                 name="sweep",
                 storage_path=disposable,
                 verbose=0,
-                callbacks=[_Watch(check)],
+                callbacks=[_Watch(guarded, live, hung, check)],
                 failure_config=tune.FailureConfig(max_failures=0),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
             ),
         )
-        tuner.fit()
+        with suppress(_Stopped):
+            tuner.fit()
+    if guarded.failure is not None:
+        raise guarded.failure
+
+
+def _sweep_away_leftovers() -> None:
+    """Remove the disposable folders of drivers that were killed."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_DISPOSABLE}*"):
+        owner = folder.name.removeprefix(_DISPOSABLE).partition("-")[0]
+        if owner.isdigit() and not Path(f"/proc/{owner}").exists() and Path("/proc/self").exists():
+            shutil.rmtree(folder, ignore_errors=True)

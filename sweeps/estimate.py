@@ -30,8 +30,10 @@ SPREAD = (0.8, 2.0)
 """Fastest and slowest machine, relative to the measured one."""
 FEATURE_BYTES = 1280 * 4
 """One image's features."""
-CHECKPOINT_BYTES = 3 * 4 * 4_000_000
-"""Weights and two moments of the optimiser in fp32, for a backbone of about four million parameters."""
+PARAMETER_BYTES = 3 * 4
+"""Weights and two moments of the optimiser in fp32."""
+PARAMETERS = 4_000_000
+"""Of a backbone that nobody has looked at yet."""
 TRIAL_BYTES = 300_000
 """Journal, MLflow and report per trial, predictions aside."""
 PREDICTION_BYTES = 200
@@ -40,11 +42,15 @@ PREDICTION_BYTES = 200
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """Search trials and epochs of the whole sweep (all data sets), bytes left on disk, seconds from launch to end."""
+    """Search trials and epochs of the whole sweep (all data sets), bytes on disk, seconds from launch to end.
+
+    ``cache_bytes`` are decoded images and pretrained features, ``run_bytes`` the rest, checkpoints included.
+    """
 
     trials: int
     epochs: int
-    disk_bytes: int
+    cache_bytes: int
+    run_bytes: int
     seconds_low: float
     seconds_high: float
 
@@ -53,30 +59,33 @@ class Estimate:
         return (
             f"trials: {self.trials}",
             f"epochs: at most {self.epochs}",
-            f"disk: about {_bytes_text(self.disk_bytes)}",
+            f"disk: about {_bytes_text(self.cache_bytes + self.run_bytes)}",
             f"time: {_time_text(self.seconds_low)} to {_time_text(self.seconds_high)} without a GPU",
         )
 
 
-def estimate(space: Space, n_images: Mapping[str, int], slots: int) -> Estimate:
+def estimate(space: Space, n_images: Mapping[str, int], slots: int, *, parameters: int = PARAMETERS) -> Estimate:
     """Cost of a sweep over ``n_images`` images per SOURCE, in ``slots`` (>= 1) trials at a time.
 
+    ``parameters`` is the size of the largest backbone.
     Raises ValueError for fewer than one slot and KeyError for a SOURCE whose size is not given.
     """
     if slots < 1:
         raise ValueError(f"a sweep needs at least one slot, not {slots}")
     low = high = 0.0
-    disk = 0
+    cache = run = 0
     for source in space.data:
         images = n_images[source]
         low += _study_seconds(space, images, slots, worst=False)
         high += _study_seconds(space, images, slots, worst=True)
-        disk += _study_bytes(space, images)
+        cache += _cache_bytes(space, images)
+        run += _run_bytes(space, images)
     hours = math.inf if space.budget.hours is None else 3600.0 * space.budget.hours * len(space.data)
     return Estimate(
         trials=space.trial_count,
         epochs=space.trial_count * space.budget.epochs,
-        disk_bytes=disk + slots * CHECKPOINT_BYTES,
+        cache_bytes=cache,
+        run_bytes=run + slots * parameters * PARAMETER_BYTES,
         seconds_low=START_SECONDS[0] + min(low * SPREAD[0], hours),
         seconds_high=START_SECONDS[1] + min(high * SPREAD[1], hours),
     )
@@ -144,12 +153,16 @@ def _views(space: Space) -> float:
     return _number(space, "data.views", True, 2 * space.budget.epochs)
 
 
-def _study_bytes(space: Space, images: int) -> int:
+def _cache_bytes(space: Space, images: int) -> int:
     sizes = _number(space, "data.image_size", True, TrialConfig().data.image_size)
     pixels = images * sizes * sizes * 3
     features = images * (1 + _views(space) * _fractions(space)[0]) * FEATURE_BYTES * len(space.values("backbone"))
+    return round(pixels + features)
+
+
+def _run_bytes(space: Space, images: int) -> int:
     predictions = images * sum(_fractions(space)[1:]) * PREDICTION_BYTES
-    return round(pixels + features + space.budget.trials * (TRIAL_BYTES + predictions))
+    return round(space.budget.trials * (TRIAL_BYTES + predictions))
 
 
 def _bytes_text(count: int) -> str:

@@ -6,7 +6,7 @@ Besides ``v``, ``seq``, ``at`` and ``event``, a line holds, by event:
 ``proposed``   ``trial`` (``Trial.to_dict``)
 ``started``    ``trial_id``, ``attempt`` (1, 2, …)
 ``epoch``      ``trial_id``, ``attempt``, ``result`` (``EpochResult.to_dict``)
-``waiting``    ``trial_id``, ``reason``
+``waiting``    ``trial_id``, ``reason``, ``died`` (whether its process died; false where older lines lack it)
 ``ended``      ``trial_id``, ``attempt``, ``status``, ``reason``, ``feasible``,
                ``result`` (``TrialResult.to_dict`` or null)
 ``reference``  ``data``, ``values`` (the hypervolume's reference point; once per data set)
@@ -112,11 +112,14 @@ class History:
         return change
 
     def _waiting(self, line: Line, where: str) -> Callable[[], None]:
-        record, reason = self._alive(line), str(line["reason"])
+        record, reason, died = self._alive(line), str(line["reason"]), line.get("died", False)
+        if not isinstance(died, bool):
+            raise TypeError("died must be true or false")
 
         def change() -> None:
             record.status = Status.WAITING
             record.reason = reason
+            record.deaths += died
 
         return change
 

@@ -9,81 +9,77 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, NoReturn, Self
 
-from filelock import FileLock, Timeout
-
 from repsim.errors import Mistake, RequestError, one_line
 from repsim.records import EpochResult, Status, TrialResult
+from sweeps.durable import write_atomically
 from sweeps.history import History, JournalError
+from sweeps.lease import Lease, LeaseLost
 from sweeps.trial import Trial
 
-__all__ = ["History", "Journal", "JournalError", "read_history", "sync_folder"]
+__all__ = ["History", "Journal", "JournalError", "LeaseLost", "read_history"]
 
 VERSION = 1
-LOCK_NAME = "lock"
 
 
 class Journal:
-    """The one writer of a journal. Holds the run folder's lock until ``close``; use as a context manager.
+    """The one writer of a journal. Holds the run folder's lease until ``close``; use as a context manager.
 
     Every method below appends one line, fsyncs it, and folds it into ``history``. They raise JournalError for an event
-    that cannot come next, ValueError for NaN or infinity, OSError when the disk refuses (the file is then cut back to
-    its last whole line); nothing has changed in either case.
+    that cannot come next, ValueError for NaN or infinity, LeaseLost when another launch has taken the sweep over,
+    OSError when the disk refuses (the file is then cut back to its last whole line); nothing has changed in any case.
     """
 
-    def __init__(self, path: Path, lock: FileLock, history: History, file: BinaryIO) -> None:
+    def __init__(self, path: Path, lease: Lease, history: History, file: BinaryIO) -> None:
         self.path = path
         self.history = history
-        self._lock = lock
+        self._lease = lease
         self._file = file
 
     @classmethod
     def create(cls, path: Path, header: Mapping[str, object]) -> Self:
         """Start a journal with its header.
 
-        RequestError when there is one already or the folder is locked; TypeError or ValueError when the header is not
-        JSON, OSError when the disk is full: no file is left then.
+        RequestError when there is one already or another launch holds the folder; TypeError or ValueError when the
+        header is not JSON, OSError when the disk is full: no file is left then.
         """
-        lock = _locked(path)
-        try:
-            file = path.open("xb", buffering=0)
-        except OSError as error:
-            lock.release()
-            _refuse(path, "", "exists already" if path.exists() else f"cannot be written: {error.strerror}")
-        journal = cls(path, lock, History(), file)
-        try:
-            journal._append("sweep", header=dict(header))
-            sync_folder(path.parent)
-        except (OSError, ValueError, TypeError):
-            path.unlink()
-            journal.close()
-            raise
-        return journal
+        if path.exists():
+            _refuse(path, "", "exists already")
+        content = first_line(header)
+        if not path.parent.is_dir():
+            _refuse(path, "", "cannot be written: there is no such folder")
+        write_atomically(path, content)
+        return cls.open(path)
 
     @classmethod
-    def open(cls, path: Path) -> Self:
+    def open(cls, path: Path, *, say: Callable[[str], None] | None = None) -> Self:
         """Continue a journal: read it, cut off a torn last line, append from there.
 
-        RequestError when it cannot be read or is corrupt, or when another driver holds the lock.
+        RequestError when it cannot be read or is corrupt, or when another driver is at work; ``say`` hears of a wait
+        for a driver on another host that may be dead.
         """
-        lock = _locked(path)
+        lease = Lease.take(path.parent, say=say)
         try:
             history, length = _read(path)
+            if lease.taken_over:
+                # A driver that only slept may wake in the middle of a write: that goes to the file replaced here.
+                lease.check()
+                write_atomically(path, path.read_bytes()[:length])
             file = path.open("r+b", buffering=0)
-        except RequestError:
-            lock.release()
+            file.truncate(length)
+            file.seek(length)
+            os.fsync(file.fileno())
+        except (RequestError, LeaseLost):
+            lease.release()
             raise
         except OSError as error:
-            lock.release()
+            lease.release()
             _refuse(path, "", f"cannot be written: {error.strerror}")
-        file.truncate(length)
-        file.seek(length)
-        os.fsync(file.fileno())
-        return cls(path, lock, history, file)
+        return cls(path, lease, history, file)
 
     def proposed(self, trial: Trial) -> None:
         """A trial exists; written before anything else hears of it."""
@@ -97,9 +93,9 @@ class Journal:
         """An epoch of the current attempt is done; it replaces that epoch, and later ones, of earlier attempts."""
         self._append("epoch", trial_id=trial_id, attempt=attempt, result=result.to_dict())
 
-    def waiting(self, trial_id: str, reason: str) -> None:
-        """The trial stopped running and will be started again."""
-        self._append("waiting", trial_id=trial_id, reason=reason)
+    def waiting(self, trial_id: str, reason: str, *, died: bool = False) -> None:
+        """The trial stopped running and will be started again; ``died`` when its process ended or hung."""
+        self._append("waiting", trial_id=trial_id, reason=reason, died=died)
 
     def ended(
         self,
@@ -135,9 +131,9 @@ class Journal:
         self._append("finished")
 
     def close(self) -> None:
-        """Give the file and the lock back; calling it again does nothing."""
+        """Give the file and the lease back; calling it again does nothing."""
         self._file.close()
-        self._lock.release()
+        self._lease.release()
 
     def __enter__(self) -> Self:
         return self
@@ -146,13 +142,12 @@ class Journal:
         self.close()
 
     def _append(self, event: str, **fields: object) -> None:
-        at = datetime.now(UTC).isoformat(timespec="milliseconds")
-        line = {"v": VERSION, "seq": self.history.length, "at": at, "event": event, **fields}
-        text = json.dumps(line, allow_nan=False, separators=(",", ":"))
+        text = _encoded(self.history.length, event, fields)
         fold = self.history.prepare(json.loads(text), str(self.path))
         end = self._file.tell()
+        self._lease.check()
         try:
-            _write_all(self._file, text.encode() + b"\n")
+            _write_all(self._file, text)
             os.fsync(self._file.fileno())
         except OSError:
             self._file.truncate(end)
@@ -161,21 +156,23 @@ class Journal:
         fold()
 
 
+def first_line(header: Mapping[str, object]) -> bytes:
+    """The header's line, with which a journal begins; TypeError or ValueError when the header is not JSON."""
+    return _encoded(0, "sweep", {"header": dict(header)})
+
+
+def _encoded(number: int, event: str, fields: Mapping[str, object]) -> bytes:
+    at = datetime.now(UTC).isoformat(timespec="milliseconds")
+    line = {"v": VERSION, "seq": number, "at": at, "event": event, **fields}
+    return json.dumps(line, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+
+
 def read_history(path: Path) -> History:
     """Fold a journal without locking or changing it, a live one included; a torn last line is ignored.
 
     RequestError, with file and line, when it is missing, corrupt, of an unknown version, or without its header.
     """
     return _read(path)[0]
-
-
-def sync_folder(folder: Path) -> None:
-    """Make names created or renamed in ``folder`` survive a power failure."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _read(path: Path) -> tuple[History, int]:
@@ -205,19 +202,6 @@ def _read(path: Path) -> tuple[History, int]:
 
 def _refuse(path: Path, key: str, problem: str, allowed: str = "") -> NoReturn:
     raise RequestError(Mistake(where=str(path), key=key, problem=problem, allowed=allowed)) from None
-
-
-def _locked(path: Path) -> FileLock:
-    if not path.parent.is_dir():  # filelock would make it
-        _refuse(path, "", "cannot be written: its folder does not exist")
-    lock = FileLock(path.parent / LOCK_NAME)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        _refuse(path.parent, "", "another launch is at work on this sweep; wait for it, or end it first")
-    except OSError as error:
-        _refuse(path.parent, "", f"cannot be written: {error.strerror}")
-    return lock
 
 
 def _write_all(file: BinaryIO, content: bytes) -> None:

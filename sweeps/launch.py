@@ -9,6 +9,7 @@ session     preflight, search, Ray, journal, MLflow, sweeps/session.py
 
 from __future__ import annotations
 
+import io
 import shlex
 import sys
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from repsim.errors import Mistake, RequestError
 from sweeps.arguments import Arguments, default_name, parse_arguments
 from sweeps.request import Launch
 from sweeps.run_folder import RunFolder
+from sweeps.signals import Interrupted, Signals
 from sweeps.space import Space, load_space, space_from_dict
 
 RUNS = Path("runs")
@@ -29,31 +31,41 @@ WRONG_REQUEST, INTERRUPTED = 2, 130
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit code: 0 done, 1 nothing completed, 2 wrong request, 130 interrupted and resumable."""
     given = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that knows no accents is not worth a crash
+    signals = Signals()
     try:
-        arguments = parse_arguments(given)
-        space, name = resumed(arguments, arguments.resume) if arguments.resume is not None else asked(arguments)
-        if arguments.dry_run:
-            return dry_run(space)
-        launch = Launch(
-            space=space,
-            name=name,
-            runs_dir=RUNS.resolve(),
-            resume=arguments.resume is not None,
-            command=shlex.join(["python", "sweeps/launch.py", *given]),
-            tracking_uri=arguments.tracking_uri,
-            address=arguments.address,
-            report=arguments.report,
-        )
-        from sweeps.session import run
-
-        return run(launch)
+        with signals.caught():
+            return carry_out(given, signals)
     except RequestError as error:
         for mistake in error.mistakes:
-            print(mistake, file=sys.stderr)
+            print(harmless(str(mistake)), file=sys.stderr)
         return WRONG_REQUEST
-    except KeyboardInterrupt:
+    except Interrupted:
         print("interrupted before the sweep began", file=sys.stderr)
         return INTERRUPTED
+
+
+def carry_out(given: Sequence[str], signals: Signals) -> int:
+    """What the command line asks for; RequestError when it is wrong, Interrupted when a signal arrives too early."""
+    arguments = parse_arguments(given)
+    space, name = resumed(arguments, arguments.resume) if arguments.resume is not None else asked(arguments)
+    if arguments.dry_run:
+        return dry_run(space)
+    launch = Launch(
+        space=space,
+        name=name,
+        runs_dir=RUNS.resolve(),
+        resume=arguments.resume is not None,
+        command=shlex.join(["python", "sweeps/launch.py", *given]),
+        tracking_uri=arguments.tracking_uri,
+        address=arguments.address,
+        report=arguments.report,
+    )
+    from sweeps.session import run
+
+    return run(launch, signals)
 
 
 def asked(arguments: Arguments) -> tuple[Space, str]:
@@ -108,6 +120,11 @@ def resumed(arguments: Arguments, name: str) -> tuple[Space, str]:
     return space, name
 
 
+def harmless(text: str) -> str:
+    """``text`` without what a terminal would obey (names and questions may hold anything); line breaks stay."""
+    return "".join(character if character.isprintable() or character == "\n" else "?" for character in text)
+
+
 def dry_run(space: Space) -> int:
     """Print the resolved space and what it will cost; write nothing."""
     from repsim.data.sources import count_images
@@ -116,7 +133,7 @@ def dry_run(space: Space) -> int:
 
     slots = choose_slots(space)
     cost = estimate(space, {source: count_images(source) for source in space.data}, slots.parallel)
-    print(space.describe())
+    print(harmless(space.describe()))
     print(f"slots: {slots.parallel} at a time, {slots.threads} threads each")
     print("\n".join(cost.lines()))
     return 0

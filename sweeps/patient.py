@@ -98,16 +98,17 @@ class PatientThread:
             self._condition.notify_all()
 
     def _work(self) -> None:
-        pause, outage = PAUSES[0], False
+        pause, outage = PAUSES[0], ""  # the job that found out; one that needs no answer does not end it
         while (task := self._take()) is not None:
             failure = self._attempt(task.job)
             again = failure is not None and not self._refused(failure)
-            if failure is None:
-                pause, outage = PAUSES[0], False
-            elif not again:
+            if failure is None and outage in ("", task.key):
+                pause, outage = PAUSES[0], ""
+            elif failure is not None and not again:
                 self._report(f"{self._service} refuses {task.key}: {short(failure)}")
-            elif not outage:
-                outage = True
+                outage = "" if outage == task.key else outage
+            elif failure is not None and not outage:
+                outage = task.key
                 self._report(f"{self._service} does not answer ({short(failure)}); trying again, nothing is lost")
             self._settle(task, again=again)
             if again:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from repsim.config import TrialConfig
@@ -13,8 +14,16 @@ from sweeps.space import Choice, Space
 _LOOKED_AT = ("data", "backbone")
 
 
-def preflight(space: Space, *, cache_dir: Path | None, say: Callable[[str], None]) -> dict[str, int]:
-    """Images per data set, by SOURCE; RequestError with every mistake found.
+@dataclass(frozen=True, kw_only=True)
+class Looked:
+    """What was found: images per data set (by SOURCE), and the parameters of the largest backbone."""
+
+    n_images: Mapping[str, int]
+    parameters: int
+
+
+def preflight(space: Space, *, cache_dir: Path | None, say: Callable[[str], None]) -> Looked:
+    """Look at everything a trial will need; RequestError with every mistake found.
 
     Afterwards the images are decoded and the weights are on this machine, so that no trial has to wait for either.
     """
@@ -24,6 +33,7 @@ def preflight(space: Space, *, cache_dir: Path | None, say: Callable[[str], None
 
     workspace = Workspace(cache_dir=cache_dir)
     counts: dict[str, int] = {}
+    parameters = 0
     mistakes: list[Mistake] = []
     sources, backbones = set(), set()
     for data, config in _configurations(space):
@@ -36,12 +46,14 @@ def preflight(space: Space, *, cache_dir: Path | None, say: Callable[[str], None
             asked = (config.backbone, config.data.image_size)
             if asked not in backbones:
                 backbones.add(asked)
-                check_image_size(workspace.backbone(config), config.data.image_size)
+                backbone = workspace.backbone(config)
+                parameters = max(parameters, sum(parameter.numel() for parameter in backbone.module.parameters()))
+                check_image_size(backbone, config.data.image_size)
         except RequestError as error:
             mistakes += [mistake for mistake in error.mistakes if mistake not in mistakes]
     if mistakes:
         raise RequestError(*mistakes)
-    return counts
+    return Looked(n_images=counts, parameters=parameters)
 
 
 def _configurations(space: Space) -> Iterator[tuple[str, TrialConfig]]:

@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import NoReturn, Self
 
 from repsim.errors import Mistake, RequestError, nearest, one_line
-from sweeps.journal import sync_folder
+from sweeps.durable import sync_folder, write_atomically
+
+__all__ = ["RESUME_COMMAND", "RunFolder", "check_name", "write_atomically"]
 
 RESUME_COMMAND = "python sweeps/launch.py --resume {name}"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,127}")
+_FRAME = re.compile(r'^  File "([^"]+)", line (\d+)')
 _FOLDERS = ("checkpoints", "predictions", "report")
 
 
@@ -67,8 +70,25 @@ class RunFolder:
     def forget_checkpoint(self, trial_id: str) -> None:
         """Remove a trial's checkpoint, and what killed writers left of it; the fence stays."""
         path = self.checkpoint(trial_id)
-        for left in (path, *path.parent.glob(f".{path.name}.*")):
+        for left in (path, self.crash_note(trial_id), *path.parent.glob(f".{path.name}.*")):
             left.unlink(missing_ok=True)
+
+    def crash_note(self, trial_id: str) -> Path:
+        """Where a trial's process writes, as it crashes, what happened; empty as long as it has not."""
+        return self.checkpoints / trial_id / "crash.txt"
+
+    def read_crash(self, trial_id: str) -> str | None:
+        """How a trial's process crashed, in a few words; None when it left no note (it was killed)."""
+        try:
+            lines = self.crash_note(trial_id).read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError:
+            return None
+        told = [line for line in lines if line.startswith("Fatal Python error: ")]
+        if not told:
+            return None
+        frames = [_FRAME.search(line) for line in lines]
+        where = next((f", {Path(found[1]).name}:{found[2]}" for found in frames if found is not None), "")
+        return f"{told[0].removeprefix('Fatal Python error: ')}{where}"
 
     @classmethod
     def create(cls, runs_dir: Path, name: str, files: Mapping[str, bytes] | None = None) -> Self:
@@ -165,24 +185,8 @@ def check_name(name: str, where: str = "--name") -> None:
         raise RequestError(Mistake(where=where, key="", problem=f"{one_line(name)} is not a name", allowed=allowed))
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a reader, or a crash, sees the old content or the new, never a part. OSError as usual."""
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            os.fchmod(file.fileno(), 0o666 & ~_umask())
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
-
-
 def _umask() -> int:
-    """The process's file mode mask (mkstemp and mkdtemp ignore it; others of the group may have to read a sweep)."""
+    """The process's file mode mask (mkdtemp ignores it; others of the group may have to read a sweep)."""
     mask = os.umask(0o022)
     os.umask(mask)
     return mask

@@ -2,48 +2,52 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
+from typing import NoReturn
 
 import yaml
 
-from repsim.errors import Mistake, RequestError
+from repsim.errors import Mistake, RequestError, one_line
 from repsim.records import Status
 from sweeps.conductor import Sweep
-from sweeps.engine import cluster, drive
-from sweeps.estimate import estimate
-from sweeps.journal import Journal
+from sweeps.disk import Disk
+from sweeps.engine import EngineLost, cluster, drive
+from sweeps.estimate import PARAMETER_BYTES, estimate
+from sweeps.journal import Journal, LeaseLost, first_line
+from sweeps.listeners import Listeners
 from sweeps.live import LiveView
-from sweeps.preflight import preflight
+from sweeps.preflight import Looked, preflight
 from sweeps.provenance import provenance
 from sweeps.request import Launch
 from sweeps.run_folder import RunFolder
 from sweeps.search import Search
+from sweeps.signals import Interrupted, Signals
 from sweeps.slots import choose_slots
-from sweeps.space import Space
 from sweeps.tracking import SweepWriter, resolve_tracking_uri
-from sweeps.trial import TrialRecord
 
 DONE, GAVE_UP, INTERRUPTED = 0, 1, 130
-_DRAIN_SECONDS = 120.0
-_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+MAX_RESTARTS = 3
+"""How often a broken Ray is replaced without a trial having ended in between."""
+_RESTARTS = "REPSIM_RESTARTS"
+_DRAIN_SECONDS, _HURRY_SECONDS = 120.0, 3.0
+_CHECKPOINTS_FREE = 2  # one is written beside the one it replaces
 
 
-class Interrupted(BaseException):
-    """SIGINT, SIGTERM or SIGUSR1 arrived; not an Exception, so that nothing on the way mistakes it for a failure."""
+def run(launch: Launch, signals: Signals) -> int:
+    """Run or resume a sweep; returns the exit code.
 
-
-def run(launch: Launch) -> int:
-    """Run or resume a sweep; returns the exit code. Raises RequestError when the request cannot be served."""
+    Raises RequestError when the request cannot be served, and Interrupted when a signal arrives before there is
+    anything to resume. When Ray breaks, this process replaces itself with one that resumes the sweep.
+    """
     uri = resolve_tracking_uri(launch.tracking_uri)
-    n_images = preflight(launch.space, cache_dir=launch.cache_dir, say=_say)
-    _check_disk(launch, n_images)
+    looked = preflight(launch.space, cache_dir=launch.cache_dir, say=_say)
+    _check_disk(launch, looked)
     writer = SweepWriter(
         uri=uri,
         space=launch.space,
@@ -54,46 +58,79 @@ def run(launch: Launch) -> int:
         on_error=_say,
     )
     writer.check()
-    with _journal(launch) as (folder, journal), _signals():
-        status, gave_up = "failed", None
-        writer.start()
+    with _journal(launch, signals) as (folder, journal):
         try:
-            gave_up = _search(launch, folder, journal, writer)
-            status = "completed" if gave_up is None else "failed"
-            writer.end(status)
-            if launch.report:
-                writer.flush(_DRAIN_SECONDS)
-                if _build_report(launch.name, uri, folder.report):
-                    writer.log_report(folder.report)
+            return _attended(launch, looked, signals, uri, writer, folder, journal)
         except (Interrupted, KeyboardInterrupt):
-            status = "interrupted"
-        finally:
-            writer.close(status)
-    if status == "interrupted":
-        _say(f"interrupted; go on with: {folder.resume_command}")
-        return INTERRUPTED
+            writer.close("interrupted", timeout=_HURRY_SECONDS)
+            _say(f"interrupted; go on with: {folder.resume_command}")
+            return INTERRUPTED
+        except LeaseLost as lost:
+            _say(f"{lost}; this one ends without writing any more")
+            return GAVE_UP
+        except OSError as error:
+            writer.close("interrupted", timeout=_HURRY_SECONDS)
+            _say(
+                f"the disk refuses: {one_line(str(error), 300)}; when it is mended, go on with: {folder.resume_command}"
+            )
+            return GAVE_UP
+        except EngineLost as lost:
+            writer.close("interrupted", timeout=_HURRY_SECONDS)
+            ended = sum(record.status.terminal for record in journal.history.records.values())
+            if not _may_start_again(ended):
+                _say(f"gave up: {lost}; when it is mended, go on with: {folder.resume_command}")
+                return GAVE_UP
+            _say(f"{lost}; starting again from the journal")
+    _start_again(launch)
+
+
+def _attended(
+    launch: Launch,
+    looked: Looked,
+    signals: Signals,
+    uri: str,
+    writer: SweepWriter,
+    folder: RunFolder,
+    journal: Journal,
+) -> int:
+    """The sweep, its report and its verdict."""
+    writer.start()
+    gave_up = _search(launch, looked, signals, folder, journal, writer)
+    status = "completed" if gave_up is None else "failed"
+    writer.end(status)
+    if launch.report:
+        writer.flush(_DRAIN_SECONDS)
+        if _build_report(launch.name, uri, folder.report):
+            writer.log_report(folder.report)
+    writer.close(status)
     if gave_up is not None:
         _say(f"gave up: {gave_up}; when it is mended, go on with: {folder.resume_command}")
         return GAVE_UP
     return _verdict(journal, folder, uri)
 
 
-def _check_disk(launch: Launch, n_images: Mapping[str, int]) -> None:
-    needed = estimate(launch.space, n_images, choose_slots(launch.space).parallel).disk_bytes
+def _check_disk(launch: Launch, looked: Looked) -> None:
+    """RequestError when what the sweep will leave does not fit where it will leave it."""
+    slots = choose_slots(launch.space).parallel
+    needed = estimate(launch.space, looked.n_images, slots, parameters=looked.parameters).run_bytes
     there = next(folder for folder in (launch.runs_dir, *launch.runs_dir.parents) if folder.exists())
     free = shutil.disk_usage(there).free
     if needed > free:
-        problem = f"the sweep needs about {needed / 1e6:.0f} MB, {free / 1e6:.0f} MB are free"
+        problem = f"the sweep needs about {needed / 1e6:.1f} MB, {free / 1e6:.1f} MB are free"
         raise RequestError(Mistake(where=str(launch.runs_dir), key="", problem=problem))
 
 
-def _search(launch: Launch, folder: RunFolder, journal: Journal, writer: SweepWriter) -> str | None:
+def _search(
+    launch: Launch, looked: Looked, signals: Signals, folder: RunFolder, journal: Journal, writer: SweepWriter
+) -> str | None:
     """Propose and run until the budget is spent; returns why the sweep gave up, if it did."""
     search = Search(launch.space)
     search.restore(list(journal.history.records.values()))
-    view = LiveView(launch.space, search.total, sys.stdout)
-    listeners = _Listeners(launch.space, search, journal, writer, view)
     slots = choose_slots(launch.space)
+    view = LiveView(launch.space, search.total, sys.stdout)
+    checkpoint = looked.parameters * PARAMETER_BYTES
+    disk = Disk(folder.root, reserve=_CHECKPOINTS_FREE * checkpoint, say=view.note, check=signals.check)
+    listeners = Listeners(space=launch.space, search=search, journal=journal, writer=writer, view=view, disk=disk)
     try:
         listeners.replay()
         sweep = Sweep(
@@ -102,127 +139,71 @@ def _search(launch: Launch, folder: RunFolder, journal: Journal, writer: SweepWr
             journal=journal,
             folder=folder,
             listener=listeners,
+            disk=disk,
             threads=slots.threads,
             cache_dir=launch.cache_dir,
         )
         if not search.finished:
-            # Ray's start installs handlers of its own: ours go on top, and only take note, because an exception out of
-            # the middle of Ray's compiled code would not be ours any more.
-            with cluster(slots, launch.address), _noted_signals() as check:
+            # A signal is only noted meanwhile: an exception out of the middle of Ray's compiled code would not be ours.
+            with signals.noted() as check, cluster(slots, launch.address):
+                check()
                 drive(sweep, slots, check)
+            if sweep.gave_up is None and not sweep.complete:
+                raise Interrupted("Ray ended early")
         if sweep.gave_up is None:
-            journal.finished()
+            disk.durably(journal.finished)
         return sweep.gave_up
     finally:
         view.close()
 
 
-class _Listeners:
-    """Passes every change on to MLflow and to the live view, and keeps the front and the hypervolume current."""
-
-    def __init__(self, space: Space, search: Search, journal: Journal, writer: SweepWriter, view: LiveView) -> None:
-        self._space, self._search, self._journal, self._writer, self._view = space, search, journal, writer, view
-
-    def replay(self) -> None:
-        """Tell MLflow what the journal holds already; what it has is not written twice."""
-        records = self._journal.history.records
-        for data, reference in self._journal.history.references.items():
-            self._tell_reference(data, reference)
-        for record in records.values():
-            self._writer.update(record)
-        self._tell_front()
-
-    def changed(self, record: TrialRecord) -> None:
-        """One trial's record has changed."""
-        self._writer.update(record)
-        if record.status.terminal:
-            data = record.trial.data
-            reference = self._search.reference(data)
-            if reference is not None and data not in self._journal.history.references:
-                self._journal.reference(data, reference)
-                self._tell_reference(data, reference)
-            self._tell_front()
-        self._show()
-
-    def _tell_reference(self, data: str, reference: Mapping[str, float]) -> None:
-        ideal = self._search.ideal(data)
-        if ideal is not None:
-            self._writer.set_reference(data, reference, ideal)
-
-    def _tell_front(self) -> None:
-        self._writer.set_front([trial_id for data in self._space.data for trial_id in self._search.front(data)])
-        ended = sum(record.status.terminal for record in self._journal.history.records.values())
-        volumes = {data: self._search.hypervolume(data) for data in self._space.data}
-        known = {
-            "curve/hypervolume" if len(volumes) == 1 else f"curve/hypervolume {number}": volume
-            for number, volume in enumerate(volumes.values())
-            if volume is not None
-        }
-        if known:
-            self._writer.sweep_values(ended, known)
-
-    def _show(self) -> None:
-        front = [trial_id for data in self._space.data for trial_id in self._search.front(data)]
-        volumes = [v for v in (self._search.hypervolume(data) for data in self._space.data) if v is not None]
-        mean = sum(volumes) / len(volumes) if volumes else None
-        self._view.update(list(self._journal.history.records.values()), front, mean)
-
-
 @contextmanager
-def _journal(launch: Launch) -> Iterator[tuple[RunFolder, Journal]]:
-    """The run folder and its journal, made or continued; closed afterwards."""
+def _journal(launch: Launch, signals: Signals) -> Iterator[tuple[RunFolder, Journal]]:
+    """The run folder and its journal, made (whole, or not at all) or continued; closed afterwards."""
     if launch.resume:
         folder = RunFolder.open_existing(launch.runs_dir, launch.name)
-        with Journal.open(folder.journal) as journal:
+    else:
+        document = launch.space.to_dict()
+        text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+        header = {
+            "name": launch.name,
+            "space": document,
+            "seed": launch.space.search.seed,
+            "command": launch.command,
+            "provenance": provenance(),
+        }
+        with signals.noted():
+            files = {"space.yaml": text.encode(), "journal.jsonl": first_line(header)}
+            folder = RunFolder.create(launch.runs_dir, launch.name, files)
+    with Journal.open(folder.journal, say=_say) as journal:
+        if launch.resume:
             journal.resumed()
-            yield folder, journal
-        return
-    document = launch.space.to_dict()
-    text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
-    folder = RunFolder.create(launch.runs_dir, launch.name, {"space.yaml": text.encode()})
-    header = {
-        "name": launch.name,
-        "space": document,
-        "seed": launch.space.search.seed,
-        "command": launch.command,
-        "provenance": provenance(),
-    }
-    with Journal.create(folder.journal, header) as journal:
         yield folder, journal
 
 
-@contextmanager
-def _signals() -> Iterator[None]:
-    """Turn the signals that mean "stop" into :class:`Interrupted`, raised where the main thread is."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise Interrupted(signal.Signals(number).name)
-
-    with _handling(stop):
-        yield
+def _may_start_again(ended: int) -> bool:
+    """Count the replacements of a broken Ray since a trial last ended; ``ended`` trials have by now."""
+    count, _, before = os.environ.get(_RESTARTS, "").partition(",")
+    restarts = int(count) if count and before == str(ended) else 0
+    os.environ[_RESTARTS] = f"{restarts + 1},{ended}"
+    return restarts < MAX_RESTARTS
 
 
-@contextmanager
-def _noted_signals() -> Iterator[Callable[[], None]]:
-    """Take note of the signals that mean "stop"; the function yielded raises :class:`Interrupted` after one."""
-    noted: list[int] = []
-
-    def check() -> None:
-        if noted:
-            raise Interrupted(signal.Signals(noted[0]).name)
-
-    with _handling(lambda number, frame: noted.append(number)):
-        yield check
-
-
-@contextmanager
-def _handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    before = {number: signal.signal(number, handler) for number in _STOPPING}
-    try:
-        yield
-    finally:
-        for number, old in before.items():
-            signal.signal(number, old)
+def _start_again(launch: Launch) -> NoReturn:
+    """Replace this process with one that resumes the sweep: nothing of the broken Ray is left in it."""
+    options = ["--resume", launch.name, "--trials", str(launch.space.budget.trials)]
+    for option, value in (
+        ("--parallel", launch.space.search.parallel),
+        ("--tracking-uri", launch.tracking_uri),
+        ("--address", launch.address),
+    ):
+        if value is not None:
+            options += [option, str(value)]
+    if not launch.report:
+        options.append("--no-report")
+    script = Path(__file__).resolve().parent / "launch.py"
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, str(script), *options])
 
 
 def _build_report(name: str, uri: str, out: Path) -> bool:

@@ -30,7 +30,7 @@ SECTIONS: Mapping[str, tuple[str, ...]] = {
     "budget": ("trials", "epochs", "hours", "train_epochs", "stagnation"),
     "search": ("sampler", "stopping", "parallel", "seed"),
     "confirm": ("seeds",),
-    "resources": ("workers", "cpus_per_worker", "gpus_per_worker"),
+    "resources": ("workers", "cpus_per_worker", "gpus_per_worker", "epoch_timeout"),
 }
 TOP_KEYS = ("name", "question", "data", "objectives", "constraints", *SECTIONS, "fixed", "space")
 SAMPLERS = ("auto", "tpe", "random", "nsga2", "qmc", "grid")
@@ -356,13 +356,14 @@ def _resources(notes: Notes, document: Mapping[str, object]) -> Resources:
     if isinstance(workers, int) and not isinstance(workers, bool) and workers > 1:
         notes.add("resources.workers", f"{workers} {LATER}", allowed="1")
         workers = 1
-    gpus = given.get("gpus_per_worker", "auto")
+    gpus, timeout = given.get("gpus_per_worker", "auto"), given.get("epoch_timeout", "auto")
     return Resources(
         workers=integer(notes, "resources.workers", workers, low=1, high=1, otherwise=1),
         cpus_per_worker=_auto_integer(notes, "resources.cpus_per_worker", given.get("cpus_per_worker", "auto")),
         gpus_per_worker=None
         if gpus == "auto"
         else number(notes, "resources.gpus_per_worker", gpus, above=0, inclusive=True),
+        epoch_timeout=None if timeout == "auto" else number(notes, "resources.epoch_timeout", timeout, above=0),
     )
 
 

@@ -109,6 +109,11 @@ def _sections() -> Schema:
                 "workers": {"enum": [1], "default": 1},
                 "cpus_per_worker": auto_whole,
                 "gpus_per_worker": {"anyOf": [{"const": "auto"}, {"type": "number", "minimum": 0}], "default": "auto"},
+                "epoch_timeout": {
+                    "anyOf": [{"const": "auto"}, {"type": "number", "exclusiveMinimum": 0}],
+                    "default": "auto",
+                    "description": "Seconds without an epoch after which a trial counts as hung and is tried again.",
+                },
             }
         ),
     }

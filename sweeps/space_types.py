@@ -135,11 +135,15 @@ class SearchSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
-    """What one trial gets; None is ``auto``."""
+    """What one trial gets; None is ``auto``.
+
+    After ``epoch_timeout`` seconds without an epoch it counts as hung.
+    """
 
     workers: int = 1
     cpus_per_worker: int | None = None
     gpus_per_worker: float | None = None
+    epoch_timeout: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -257,6 +261,7 @@ class Space:
                 "workers": resources.workers,
                 "cpus_per_worker": _auto(resources.cpus_per_worker),
                 "gpus_per_worker": _auto(resources.gpus_per_worker),
+                "epoch_timeout": _auto(resources.epoch_timeout),
             },
             "fixed": {key: _plain(value) for key, value in self.fixed.items()},
             "space": {dimension.key: _dimension_document(dimension) for dimension in self.dimensions},

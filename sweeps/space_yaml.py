@@ -24,6 +24,16 @@ class _Loader(yaml.SafeLoader):
             raise yaml.constructor.ConstructorError(None, None, "aliases (*name) are not read", self.get_mark())
         return super().compose_node(parent, index)
 
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> str:
+        value: str = super().construct_scalar(node)
+        if not any("\ud800" <= character <= "\udfff" for character in value):
+            return value
+        try:  # JSON writes a character beyond U+FFFF as two halves
+            return value.encode("utf-16", "surrogatepass").decode("utf-16")
+        except UnicodeDecodeError:
+            problem = "an escape such as \\ud800 is half a character; write the character itself"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from None
+
     def construct_scalar_safely(self, node: yaml.ScalarNode) -> object:
         kind = node.tag.rpartition(":")[2]
         try:
@@ -36,7 +46,8 @@ class _Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
-        for key_node, _ in node.value:
+        # a tag (!!map) can put another kind of node here, which the line below refuses
+        for key_node, _ in node.value if isinstance(node, yaml.MappingNode) else ():
             if isinstance(key_node, yaml.ScalarNode):
                 if key_node.value in seen:
                     self.duplicates.append((key_node.start_mark.line + 1, key_node.value))
@@ -68,6 +79,9 @@ def parse_yaml(text: str, notes: Notes) -> object:
         return None
     except yaml.YAMLError as error:
         notes.add("", f"is not YAML: {' '.join(str(error).split())}")
+        return None
+    except (ValueError, OverflowError):  # from chr(), in the scanner
+        notes.add("", "is not YAML: an escape such as \\U00110000 names no character")
         return None
     except RecursionError:
         notes.add("", "is not YAML a person would write: it is nested too deeply")

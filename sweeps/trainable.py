@@ -4,46 +4,55 @@ A step is an epoch. ``reset_config`` starts the next trial in the same process, 
 teacher's features stay loaded. Nothing is imported here that Ray does not need to find the class.
 
 What a process may write is fenced: each start of a trial has an attempt number, and a process whose attempt is not the
-current one (the orphan of a dead driver, a worker believed dead) writes neither checkpoints nor predictions.
+current one (the orphan of a dead driver, a worker believed dead) writes neither checkpoints nor predictions. A process
+whose engine is gone ends by itself; one that crashes leaves a note that says where.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import math
 import os
+import threading
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ray.tune import Trainable
 
+from sweeps.disk import is_full
 from sweeps.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from repsim.trainer import Trainer
     from repsim.workspace import Workspace
 
+Fault = Literal["own", "died", "disk"]
+"""Why a trial broke. ``own``: it raised; ``died``: its process ended or hung, or memory ran out; ``disk``: no space."""
 PAYLOAD = "payload"
 RECYCLED_AFTER = 64
 """A process is replaced after this many trials, so that no slow leak can grow for ever."""
+_LOOKS_FOR_ITS_ENGINE_EVERY = 2.0
+_ALLOCATION = "can't allocate memory"  # torch's CPU allocator raises a plain RuntimeError
 
 
 @dataclass(frozen=True, kw_only=True)
 class Assignment:
     """What a slot is told to run.
 
-    ``config`` is the flat configuration, ``objective`` the first val objective, ``launched_from`` the folder that
-    relative paths in the configuration start from.
+    ``config`` is the flat configuration, ``objective`` the first val objective, ``known_epochs`` how many epochs the
+    journal holds already, ``launched_from`` the folder that relative paths in the configuration start from.
     """
 
     trial_id: str
     attempt: int
     config: Mapping[str, object]
     objective: tuple[str, str]
+    known_epochs: int
     run_folder: str
     launched_from: str
     cache_dir: str | None
@@ -61,9 +70,12 @@ class Assignment:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What a step sends to the driver: an epoch, a result, or (the last epoch's step) both."""
+    """What a step sends to the driver: the epochs it has not been told of yet, and in the end the result.
 
-    epoch: dict[str, object] | None = None
+    More than one epoch where an earlier driver was killed between a checkpoint and the journal.
+    """
+
+    epochs: Sequence[dict[str, object]] = ()
     result: dict[str, object] | None = None
 
     @classmethod
@@ -76,12 +88,23 @@ class TrialFailed(Exception):  # noqa: N818 - the words a person reads in Ray's 
     """A trial's own error; its message is the reason people read."""
 
 
+class TrialOutOfMemory(TrialFailed):
+    """The machine's fault rather than the configuration's: worth another try in a fresh process."""
+
+
+class TrialOutOfDisk(TrialFailed):
+    """Nobody's fault: to be tried again once there is space."""
+
+
 class TrialProcess(Trainable):  # type: ignore[misc]
     """A slot: runs one trial after the other in one process. Ray replaces the process when a step raises."""
 
     def setup(self, config: dict[str, Any]) -> None:
         """Ray's entry for the process's first trial."""
+        engine = threading.Thread(target=_end_with, args=(os.getppid(),), name="engine watch", daemon=True)
+        engine.start()
         self._workspace: Workspace | None = None
+        self._crash_note: int | None = None
         self._served = 0
         self._begin(config)
 
@@ -92,6 +115,13 @@ class TrialProcess(Trainable):  # type: ignore[misc]
         self._begin(new_config)
         return True
 
+    def cleanup(self) -> None:
+        """Ray's exit."""
+        if self._crash_note is not None:
+            faulthandler.disable()
+            os.close(self._crash_note)
+            self._crash_note = None
+
     def _begin(self, config: Mapping[str, object]) -> None:
         self._served += 1
         self._began = time.time()
@@ -99,6 +129,8 @@ class TrialProcess(Trainable):  # type: ignore[misc]
         self._folder = RunFolder(Path(self._assignment.run_folder))
         # Ray starts its processes in folders of its own.
         os.chdir(self._assignment.launched_from)
+        self._leave_crash_notes()
+        self._told = self._assignment.known_epochs
         self._trainer: Trainer | None = None
 
     def step(self) -> dict[str, object]:
@@ -107,25 +139,36 @@ class TrialProcess(Trainable):  # type: ignore[misc]
             report = self._advance()
         # The process boundary: any error of the trial is the trial's reason, never the sweep's end.
         except Exception as error:
-            raise TrialFailed(_reason(error)) from error
+            raise _kind(error)(_reason(error)) from error
         return {PAYLOAD: json.dumps(asdict(report)), "done": report.result is not None}
 
+    def _leave_crash_notes(self) -> None:
+        path = self._folder.crash_note(self._assignment.trial_id)
+        try:
+            note = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+        except OSError:  # a full disk; the trial itself will find out
+            return
+        before, self._crash_note = self._crash_note, note
+        faulthandler.enable(note, all_threads=False)
+        if before is not None:
+            os.close(before)
+
     def _advance(self) -> Report:
-        epoch: dict[str, object] | None = None
         trainer = self._open() if self._trainer is None else self._trainer
         if not trainer.done:
             measured = trainer.step()
             _check_finite({**measured.values, "train_loss": measured.train_loss})
-            epoch = measured.to_dict()
+        epochs = [epoch.to_dict() for epoch in trainer.epochs if epoch.epoch > self._told]
+        self._told = len(trainer.epochs)
         if not trainer.done:
             self._write_checkpoint(trainer)
-            return Report(epoch=epoch)
+            return Report(epochs=epochs)
         found = trainer.finish()
         _check_finite(found.values)
         self._write_predictions(found.predictions)
         result = found.to_dict()
         timing = {"slot": os.getpid(), "began": self._began, "finished": time.time()}
-        return Report(epoch=epoch, result=result | {"facts": found.facts | timing})
+        return Report(epochs=epochs, result=result | {"facts": found.facts | timing})
 
     def _open(self) -> Trainer:
         import torch
@@ -169,16 +212,35 @@ class TrialProcess(Trainable):  # type: ignore[misc]
         write_atomically(self._checkpoint_path(), buffer.getvalue())
 
     def _write_predictions(self, predictions: Mapping[str, Mapping[str, list[object]]]) -> None:
+        import io
+
         import pyarrow as pa
         import pyarrow.parquet as pq
+
+        from sweeps.run_folder import write_atomically
 
         if not self._is_current():
             raise RuntimeError("another attempt has taken over this trial")
         for split, columns in predictions.items():
-            path = self._folder.predictions / f"{self._assignment.trial_id}_{split}.parquet"
-            temporary = path.with_suffix(f".{os.getpid()}.tmp")
-            pq.write_table(pa.table(dict(columns)), temporary)
-            temporary.replace(path)
+            buffer = io.BytesIO()
+            pq.write_table(pa.table(dict(columns)), buffer)
+            name = f"{self._assignment.trial_id}_{split}.parquet"
+            write_atomically(self._folder.predictions / name, buffer.getvalue())
+
+
+def _end_with(engine: int) -> None:
+    """End this process as soon as ``engine``, the process that started it, is gone: nobody is listening any more."""
+    while os.getppid() == engine:
+        time.sleep(_LOOKS_FOR_ITS_ENGINE_EVERY)
+    os._exit(1)
+
+
+def _kind(error: Exception) -> type[TrialFailed]:
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or _ALLOCATION in str(error):
+        return TrialOutOfMemory
+    if isinstance(error, OSError) and is_full(error):
+        return TrialOutOfDisk
+    return TrialFailed
 
 
 def _check_finite(values: Mapping[str, float]) -> None:

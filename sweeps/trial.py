@@ -64,13 +64,15 @@ class Trial:
 class TrialRecord:
     """What became of a trial so far; the journal folds its events into these, everything downstream reads them.
 
-    ``attempts`` counts starts. ``epochs`` holds each epoch once, in order. ``started`` and ``ended`` are UTC times in
-    ISO 8601. ``reason`` says in words why a trial is waiting, pruned or failed.
+    ``attempts`` counts starts, ``deaths`` those whose process died and that were to be tried again. ``epochs`` holds
+    each epoch once, in order. ``started`` and ``ended`` are UTC times in ISO 8601. ``reason`` says in words why a trial
+    is waiting, pruned or failed.
     """
 
     trial: Trial
     status: Status = Status.PROPOSED
     attempts: int = 0
+    deaths: int = 0
     reason: str = ""
     epochs: list[EpochResult] = field(default_factory=list)
     result: TrialResult | None = None

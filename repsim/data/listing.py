@@ -66,6 +66,12 @@ def printable(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
+def refuse_special(path: Path) -> None:
+    """RequestError for a pipe, socket or device, which could be read for ever; a folder and nothing at all pass."""
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+        raise RequestError(Mistake(where=str(path), key="", problem="is a pipe or a device, not a file"))
+
+
 def stamp_files(root: Path, paths: Sequence[Path]) -> str:
     """Digest of where the files are, their sizes and their modification times; their content is not read."""
     digest = hashlib.sha256(os.fsencode(root.resolve()))

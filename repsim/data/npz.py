@@ -13,7 +13,7 @@ from typing import IO
 
 import numpy as np
 
-from repsim.data.listing import SPLITS, ImageItem, Listing, stamp_files
+from repsim.data.listing import SPLITS, ImageItem, Listing, refuse_special, stamp_files
 from repsim.errors import Mistake, RequestError, one_line, unknown
 
 _SIDES = ("", "28", "64", "128", "224")
@@ -27,6 +27,7 @@ def list_npz(path: Path) -> Listing:
     missing, shapes or types are wrong, lengths differ, or the file needs pickle.
     """
     title = str(path)
+    refuse_special(path)
     shapes = _shapes(path)
     mistakes = [
         Mistake(where=title, key=f"{part}_{what}", problem="is missing", allowed=_LAYOUT)

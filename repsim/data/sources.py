@@ -37,6 +37,11 @@ def parse_source(source: str, *, where: str = "data", key: str = "source") -> tu
 
     Raises :class:`RequestError` when the source names nothing that exists or an unknown kind.
     """
+    try:
+        source.encode("utf-8")
+    except UnicodeEncodeError:  # it has to be written into space files, journals and databases
+        problem = f"{one_line(source)} is not UTF-8: rename it (the images inside may be called anything)"
+        raise RequestError(Mistake(where=where, key=key, problem=problem)) from None
     kind, colon, rest = source.partition(":")
     if colon and kind in KINDS:
         if not rest.strip():
@@ -44,10 +49,10 @@ def parse_source(source: str, *, where: str = "data", key: str = "source") -> tu
                 Mistake(where=where, key=key, problem=f"{one_line(source)} names nothing after the colon")
             )
         return kind, rest
-    path = Path(source).expanduser()
-    if path.is_dir():
+    path = path_of(source)
+    if os.path.isdir(path):
         return "folder", source
-    if path.is_file():
+    if os.path.isfile(path):
         suffix = path.suffix.lower()
         if suffix in (".csv", ".npz"):
             return suffix[1:], source
@@ -82,11 +87,11 @@ def list_images(source: str, *, group: str | None = None, where: str = "data", k
     if kind == "phantom":
         return _list_phantom(rest, where=where, key=key)
     if kind == "folder":
-        return list_folder(Path(rest).expanduser())
+        return list_folder(path_of(rest))
     if kind == "csv":
-        return list_csv(Path(rest).expanduser(), group=group)
+        return list_csv(path_of(rest), group=group)
     if kind == "npz":
-        return list_npz(Path(rest).expanduser())
+        return list_npz(path_of(rest))
     return list_npz(medmnist_file(rest, where=where, key=key))
 
 
@@ -96,6 +101,11 @@ def count_images(source: str, *, where: str = "data", key: str = "source") -> in
     if kind == "medmnist":
         return count_medmnist(rest, where=where, key=key)
     return len(list_images(source, where=where, key=key))
+
+
+def path_of(text: str) -> Path:
+    """The path a person wrote; ``~`` is their home, and stays as it is where there is no such person."""
+    return Path(os.path.expanduser(text))
 
 
 def _allowed() -> str:
@@ -124,7 +134,7 @@ def list_folder(root: Path) -> Listing:
     files, ``__MACOSX`` and files that are no images (a ``labels.csv``) are ignored.
     """
     title = str(root)
-    if not root.is_dir():
+    if not os.path.isdir(root):
         raise RequestError(Mistake(where=title, key="", problem="is not a folder"))
     classes = _sub_folders(root)
     if not classes:
@@ -160,6 +170,10 @@ def _folder_listing(root: Path, found: Sequence[tuple[Path, str, str | None]]) -
     named = sorted(
         (printable(path.relative_to(root).as_posix()), path, printable(label), part) for path, label, part in found
     )
+    shown, labels = {name for name, _, _, _ in named}, {label for _, _, label, _ in named}
+    if len(shown) < len(named) or len(labels) < len({label for _, label, _ in found}):
+        problem = "holds names that look alike once bytes that are not UTF-8 are shown as \\xNN; rename one of each"
+        raise RequestError(Mistake(where=str(root), key="", problem=problem))
     paths = [path for _, path, _, _ in named]
     splits = [part for _, _, _, part in named if part is not None]
     return Listing(

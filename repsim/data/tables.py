@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import csv
+import os
 import posixpath
 from dataclasses import dataclass
 from pathlib import Path
 
-from repsim.data.listing import SPLITS, Listing, first_mistakes, printable, stamp_files
+from repsim.data.listing import SPLITS, Listing, first_mistakes, printable, refuse_special, stamp_files
 from repsim.errors import Mistake, RequestError, nearest, one_line
 
 
@@ -15,6 +16,8 @@ from repsim.errors import Mistake, RequestError, nearest, one_line
 class _Row:
     line: int
     cells: dict[str, str]
+    more: int
+    """Cells beyond the header's."""
 
 
 def list_csv(path: Path, *, group: str | None = None) -> Listing:
@@ -25,27 +28,8 @@ def list_csv(path: Path, *, group: str | None = None) -> Listing:
     """
     title = str(path)
     header, rows = _read(path)
-    mistakes = [
-        Mistake(
-            where=title,
-            key="",
-            problem=f"has no column {name!r}; there are {', '.join(header)}",
-            allowed="image, label, and optionally split and group",
-        )
-        for name in ("image", "label")
-        if name not in header
-    ]
     group_column = "group" if group is None else group
-    if group is not None and group not in header:
-        mistakes.append(
-            Mistake(
-                where=title,
-                key="data.group",
-                problem=f"has no column {one_line(group)}",
-                allowed=", ".join(header),
-                suggestion=nearest(group, header),
-            )
-        )
+    mistakes = _header_mistakes(title, header, group, group_column)
     if mistakes:
         raise RequestError(*mistakes)
     if not rows:
@@ -68,8 +52,39 @@ def list_csv(path: Path, *, group: str | None = None) -> Listing:
     )
 
 
+def _header_mistakes(title: str, header: list[str], group: str | None, group_column: str) -> list[Mistake]:
+    shown = _bare(", ".join(header))
+    mistakes = [
+        Mistake(
+            where=title,
+            key="",
+            problem=f"has no column {name!r}; there are {shown}",
+            allowed="image, label, and optionally split and group",
+        )
+        for name in ("image", "label")
+        if name not in header
+    ]
+    if group is not None and group not in header:
+        problem = f"has no column {one_line(group)}"
+        near = nearest(group, header)
+        mistakes.append(Mistake(where=title, key="data.group", problem=problem, allowed=shown, suggestion=near))
+    mistakes += [
+        Mistake(where=title, key="", problem=f"has {header.count(name)} columns called {one_line(name)}")
+        for name in dict.fromkeys(("image", "label", "split", group_column))
+        if header.count(name) > 1
+    ]
+    return mistakes
+
+
+def _bare(text: str) -> str:
+    """On one line, at most 200 characters, without quotes around it."""
+    quoted = one_line(text, 200)
+    return quoted[1:-1] if quoted[-1] == quoted[0] else quoted[1:]
+
+
 def _read(path: Path) -> tuple[list[str], list[_Row]]:
     title = str(path)
+    refuse_special(path)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             first = file.readline()
@@ -84,8 +99,12 @@ def _read(path: Path) -> tuple[list[str], list[_Row]]:
     if not table:
         raise RequestError(Mistake(where=title, key="", problem="is empty", allowed="a header with image and label"))
     header = [_column(cell) for cell in table[0][1]]
-    rows = [_Row(line, dict(zip(header, (cell.strip() for cell in cells), strict=False))) for line, cells in table[1:]]
-    return header, rows
+    return header, [_row(line, header, [cell.strip() for cell in cells]) for line, cells in table[1:]]
+
+
+def _row(line: int, header: list[str], cells: list[str]) -> _Row:
+    filled = max((number for number, cell in enumerate(cells, start=1) if cell), default=0)
+    return _Row(line, dict(zip(header, cells, strict=False)), more=max(0, filled - len(header)))
 
 
 def _column(cell: str) -> str:
@@ -108,9 +127,12 @@ def _row_mistakes(path: Path, rows: list[_Row], group: str | None, own_split: bo
     for row in rows:
         where = f"{path}: line {row.line}"
         image = row.cells.get("image", "")
+        if row.more > 0:
+            problem = f"has {row.more} more cell{'' if row.more == 1 else 's'} than the header"
+            mistakes.append(Mistake(where=where, key="", problem=problem, allowed="a comma in a name needs quotes"))
         if not image:
             mistakes.append(Mistake(where=where, key="image", problem="is empty"))
-        elif not (path.parent / image).is_file():
+        elif not os.path.isfile(path.parent / image):
             mistakes.append(Mistake(where=where, key="image", problem=f"there is no file {one_line(image)}"))
         else:
             name = _name(path, image)

@@ -86,6 +86,16 @@ def test_a_name_that_is_not_utf8_becomes_printable(tmp_path: Path) -> None:
     "".join(listing.names).encode("utf-8")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse file names that are not UTF-8")
+@pytest.mark.parametrize("place", ["", "a/"])
+def test_names_that_would_look_alike_are_refused(tmp_path: Path, place: str) -> None:
+    root = write_folder(tmp_path, {"a": 3, "b": 3})
+    for number, name in enumerate((f"{place}caf\udce9", f"{place}caf\\xe9")):
+        write_png(root / f"{name}.png", number) if place else write_png(root / name / f"{number}.png", number)
+    with pytest.raises(RequestError, match=r"names that look alike once bytes .* are shown as \\xNN"):
+        list_images(str(root))
+
+
 def test_links_are_followed_and_a_link_upwards_ends(tmp_path: Path) -> None:
     root = write_folder(tmp_path / "root", {"a": 3, "b": 3})
     outside = write_folder(tmp_path / "outside", {"more": 2})
@@ -192,6 +202,14 @@ def test_a_folder_called_like_a_phantom_wins_over_it(tmp_path: Path, monkeypatch
         ("folder:/no/such/place", r"/no/such/place: is not a folder"),
         ("csv:/no/such.csv", r"/no/such.csv: cannot be read: No such file"),
         ("npz:/no/such.npz", r"/no/such.npz: cannot be read: No such file"),
+        ("x" * 300, r"'x{78}… does not exist"),
+        ("folder:" + "x" * 300, r"x: is not a folder"),
+        ("csv:\ud800.csv", r"'csv:.ud800\.csv' is not UTF-8"),
+        ("folder:caf\udce9", r"'folder:caf.udce9' is not UTF-8: rename it"),
+        ("~nobody-here/x", r"'~nobody-here/x' does not exist"),
+        ("folder:~nobody-here", r"~nobody-here: is not a folder"),
+        ("csv:/dev/zero", r"/dev/zero: is a pipe or a device, not a file"),
+        ("npz:/dev/zero", r"/dev/zero: is a pipe or a device, not a file"),
     ],
 )
 def test_a_source_that_is_not_there_is_refused(source: str, match: str) -> None:
@@ -279,6 +297,11 @@ def test_a_folder_that_cannot_be_listed_is_refused(tmp_path: Path) -> None:
         ("image,label,split\nx/000.png,a,tain\n", r"line 2: split: 'tain' is not a part of a split; .*'train'"),
         ("image,label,split\nx/000.png,a,train\nx/001.png,a,\n", r"line 3: split: is empty; allowed: train, val, test"),
         ("image,label,group\nx/000.png,a,\n", r"line 2: group: is empty"),
+        ("image,label,Label\nx/000.png,a,b\n", r"has 2 columns called 'label'"),
+        ("image,label\nx/000.png,a, b\n", r"line 2: has 1 more cell than the header; .*a comma in a name needs quotes"),
+        ("image,label\nx/000.png,a,b,c\n", r"line 2: has 2 more cells than the header"),
+        ("image,label\n" + "a/" * 3000 + ",b\n", r"line 2: image: there is no file 'a/a/"),
+        ("x" * 100_000 + ",label\n", r"has no column 'image'; there are x{198}…; allowed"),
     ],
 )
 def test_a_wrong_csv_is_refused(tmp_path: Path, text: str, match: str) -> None:
@@ -287,6 +310,12 @@ def test_a_wrong_csv_is_refused(tmp_path: Path, text: str, match: str) -> None:
     path.write_text(text)
     with pytest.raises(RequestError, match=match):
         list_images(f"csv:{path}")
+
+
+def test_empty_cells_beyond_the_header_are_no_mistake(tmp_path: Path) -> None:
+    write_folder(tmp_path, {"x": 2})
+    (tmp_path / "a.csv").write_text("image,label\nx/000.png,a,,\nx/001.png,b, \n")
+    assert list_images(str(tmp_path / "a.csv")).labels == ("a", "b")
 
 
 def test_a_csv_without_the_group_column_asked_for_is_refused(tmp_path: Path) -> None:

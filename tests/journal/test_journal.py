@@ -177,6 +177,20 @@ def test_the_start_is_the_first_one(journal: Journal, monkeypatch: pytest.Monkey
     assert (record.status, record.reason, record.attempts) == (Status.RUNNING, "", 2)
 
 
+def test_deaths_are_counted_beside_other_reasons_to_wait(path: Path, journal: Journal) -> None:
+    journal.proposed(make_trial(0))
+    for attempt, died in enumerate([True, False, True], start=1):
+        journal.started("t0000", attempt)
+        journal.waiting("t0000", "killed by signal 9" if died else "its slot was replaced", died=died)
+    journal.started("t0000", 4)
+    assert journal.history.records["t0000"].deaths == 2
+    assert read_history(path) == journal.history
+    lines = path.read_bytes()
+    path.write_bytes(lines.replace(b',"died":true', b"").replace(b',"died":false', b""))  # as older releases wrote it
+    assert b"died" not in path.read_bytes()
+    assert read_history(path).records["t0000"].deaths == 0
+
+
 # what cannot be
 
 
@@ -284,6 +298,72 @@ def consistent(record: TrialRecord) -> None:
     assert record.status.terminal == (record.ended is not None)
     assert (record.attempts > 0) == (record.started is not None)
     assert record.attempts > 0 or record.epochs == []
+    assert record.deaths <= record.attempts
+
+
+def moves(journal: Journal) -> list[Callable[[], None]]:
+    """Everything that may be written next, for up to three trials."""
+    history = journal.history
+    if history.finished:
+        return [journal.resumed]
+    found: list[Callable[[], None]] = [journal.resumed, journal.finished]
+    number = len(history.records)
+    if number < 3:
+        found.append(lambda: journal.proposed(make_trial(number)))
+    if number not in map(len, history.references):
+        found.append(lambda: journal.reference("d" * number, {"val_cka": number / 3}))
+    for record in history.records.values():
+        if not record.status.terminal:
+            found += moves_of(journal, record)
+    return found
+
+
+def moves_of(journal: Journal, record: TrialRecord) -> list[Callable[[], None]]:
+    name, attempt = record.trial.trial_id, record.attempts
+    found: list[Callable[[], None]] = [
+        lambda: journal.started(name, attempt + 1),
+        lambda: journal.ended(name, attempt, Status.FAILED, reason='"\n\u2028\\ λ'),
+    ]
+    if record.status is Status.RUNNING:
+        last = journal.history._last_epoch.get(name, 0)  # a new attempt may begin anywhere
+        found += [
+            lambda: journal.epoch(name, attempt, make_epoch(last + 1)),
+            lambda: journal.epoch(name, attempt, make_epoch(last + 2, 0.75)),
+            lambda: journal.waiting(name, "the process died", died=True),
+            lambda: journal.waiting(name, "replaced"),
+            lambda: journal.ended(name, attempt, Status.PRUNED, reason="behind the front"),
+            lambda: journal.ended(name, attempt, Status.COMPLETED, feasible=True, result=make_result()),
+        ]
+    return found
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(choices=st.lists(st.integers(0, 10**6), max_size=25), share=st.floats(0, 1))
+def test_any_prefix_of_any_journal_is_the_state_it_was_in_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, choices: list[int], share: float
+) -> None:
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+    path = tmp_path / "journal.jsonl"
+    path.unlink(missing_ok=True)
+    with Journal.create(path, HEADER) as journal:
+        then = [repr(History()), repr(journal.history)]
+        for choice in choices:
+            possible = moves(journal)
+            possible[choice % len(possible)]()
+            then.append(repr(journal.history))
+    content = path.read_bytes()
+    assert content.count(b"\n") == len(then) - 1 == len(choices) + 1
+    cut = max(content.index(b"\n") + 1, round(share * len(content)))
+    path.write_bytes(content[:cut])
+    history = read_history(path)
+    assert history == read_history(path)
+    assert repr(history) == then[content[:cut].count(b"\n")]
+    for record in history.records.values():
+        consistent(record)
+    for _ in range(2):  # opening is not an event
+        with Journal.open(path) as journal:
+            assert journal.history == history
+        assert path.read_bytes() == content[: content.rfind(b"\n", 0, cut) + 1]
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -343,12 +423,39 @@ def test_a_corrupt_middle_is_refused_with_its_line(path: Path, played: bytes) ->
         assert path.read_bytes() == before
 
 
+@given(number=st.integers(0, 17), how=st.sampled_from(["lost", "twice", "swapped", "zeros"]))
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whole_lines_gone_astray_are_refused(path: Path, played: bytes, number: int, how: str) -> None:
+    lines = played.splitlines(keepends=True)
+    assert len(lines) == 19
+    wrong = number
+    if how == "lost":
+        del lines[number]
+    elif how == "twice":
+        lines.insert(number, lines[number])
+        wrong = number + 1
+    elif how == "swapped":
+        lines[number : number + 2] = [lines[number + 1], lines[number]]
+    else:
+        lines[number] = b"\0" * (len(lines[number]) - 1) + b"\n"
+    path.write_bytes(b"".join(lines))
+    refused(path, f"line {wrong + 1}:", "is corrupt")
+
+
+def test_zeros_after_a_power_failure_are_a_torn_line(path: Path, played: bytes) -> None:
+    path.write_bytes(played + b"\0" * 512)
+    assert read_history(path).finished
+    Journal.open(path).close()
+    assert path.read_bytes() == played
+
+
 def test_lines_that_say_nonsense_are_refused(path: Path, played: bytes) -> None:
     lines = played.splitlines(keepends=True)
     for number, old, new, reason in [
         (4, b'"val_accuracy":0.5', b'"val_accuracy":NaN', "NaN is not a number"),
         (4, b'"steps"', b'"stairs"', "stairs"),
         (4, b'"result":{', b'"result":7,"other":{', "result must be an object"),
+        (6, b'"died":false', b'"died":"yes"', "died must be true or false"),
         (10, b'"feasible":true', b'"feasible":"yes"', "feasible must be true, false or null"),
         (11, b"0.69", b'"0.69"', "val_accuracy must be a number"),
         (1, b'"number":0', b'"number":"0"', "number must be an integer"),
@@ -369,6 +476,13 @@ def test_a_configuration_this_release_does_not_know_is_refused(path: Path, playe
 def test_an_unknown_version_is_refused(path: Path, played: bytes) -> None:
     path.write_bytes(played.replace(b'"v":1', b'"v":2'))
     refused(path, "line 1", "version 2 is not known to this release", "allowed: 1")
+    with pytest.raises(RequestError, match="version 2 is not known"):
+        Journal.open(path)
+    for version, reason in [(b'"v":0', "version 0 is not"), (b'"v":"1"', "version '1' is not"), (b'"w":1', "'v' is")]:
+        lines = played.splitlines(keepends=True)
+        lines[3] = lines[3].replace(b'"v":1', version)
+        path.write_bytes(b"".join(lines))
+        refused(path, "line 4", reason)
 
 
 def test_a_missing_empty_or_unreadable_journal_is_refused(tmp_path: Path) -> None:
@@ -388,6 +502,8 @@ def test_a_second_driver_is_refused_until_the_first_is_gone(path: Path, journal:
     elsewhere = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False)
     assert elsewhere.returncode == 1
     assert "another launch is at work on this sweep" in elsewhere.stderr
+    with pytest.raises(RequestError, match=f"another launch is at work on this sweep: host .*, pid {os.getpid()},"):
+        Journal.open(path)
     journal.close()
     Journal.open(path).close()
 
@@ -414,7 +530,7 @@ def test_a_journal_is_not_created_twice(path: Path, journal: Journal) -> None:
 
 def test_nowhere_to_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for opening in (Journal.open, lambda path: Journal.create(path, HEADER)):
-        with pytest.raises(RequestError, match="cannot be written: its folder does not exist"):
+        with pytest.raises(RequestError, match="cannot be written: there is no such folder"):
             opening(tmp_path / "none" / "journal.jsonl")
     assert list(tmp_path.iterdir()) == []
 
@@ -439,13 +555,14 @@ def test_a_journal_that_is_not_writable(path: Path, played: bytes, monkeypatch: 
     opened = Path.open
 
     def denied(self: Path, mode: str = "r", **rest: object) -> object:
-        if mode == "r+b":
+        if mode == "r+b" and self == path:
             raise PermissionError(13, "Permission denied")
         return opened(self, mode, **rest)  # type: ignore[call-overload]
 
     monkeypatch.setattr(Path, "open", denied)
-    with pytest.raises(RequestError, match="cannot be written: Permission denied"):
+    with pytest.raises(RequestError, match=r"journal\.jsonl: cannot be written: Permission denied"):
         Journal.open(path)
+    assert not (path.parent / "lease.json").exists()
 
 
 def test_the_empty_history_expects_a_header() -> None:

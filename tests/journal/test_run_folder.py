@@ -159,3 +159,54 @@ def test_forgetting_a_checkpoint_leaves_the_fence(tmp_path: Path) -> None:
     folder.forget_checkpoint("t0000")
     assert [path.name for path in (folder.checkpoints / "t0000").iterdir()] == ["attempt"]
     assert folder.current_attempt("t0000") == 2
+
+
+CRASH = """Fatal Python error: Segmentation fault
+
+Stack (most recent call first):
+  File "/lib/torch/nn/modules/conv.py", line 553 in _conv_forward
+  File "/src/repsim/trainer.py", line 201 in step
+
+Extension modules: numpy.core._multiarray_umath (total: 1)
+"""
+
+
+@pytest.mark.parametrize(
+    ("note", "said"),
+    [
+        (CRASH.encode(), "Segmentation fault, conv.py:553"),
+        (CRASH[: CRASH.index("553") + 2].encode(), "Segmentation fault, conv.py:55"),
+        (CRASH[: CRASH.index("line 553")].encode(), "Segmentation fault"),
+        (b"Fatal Python error: Bus error\n", "Bus error"),  # outside of any Python thread
+        (b"\xff\xfe said before\nFatal Python error: Aborted\n", "Aborted"),
+        (b'Fatal Python error: Aborted\n  File "/src/my models/\xc3\xa4.py", line 7 in f\n', "Aborted, ä.py:7"),
+    ],
+    ids=["whole", "torn in a number", "torn in a line", "no place", "not text", "a strange place"],
+)
+def test_a_crash_is_told_in_a_few_words(tmp_path: Path, note: bytes, said: str) -> None:
+    folder = RunFolder.create(tmp_path, "pareto")
+    folder.set_attempt("t0000", 1)
+    folder.crash_note("t0000").write_bytes(note)
+    assert folder.read_crash("t0000") == said
+
+
+@pytest.mark.parametrize("note", [b"", b"Fatal", b'  File "a.py", line 3 in f\n', b"Timeout (0:00:01)!\n", None])
+def test_without_a_crash_there_is_nothing_to_tell(tmp_path: Path, note: bytes | None) -> None:
+    folder = RunFolder.create(tmp_path, "pareto")
+    assert folder.read_crash("t0000") is None
+    folder.set_attempt("t0000", 1)
+    if note is None:
+        folder.crash_note("t0000").mkdir()
+    else:
+        folder.crash_note("t0000").write_bytes(note)
+    assert folder.read_crash("t0000") is None
+
+
+def test_a_note_goes_with_the_checkpoint_and_stays_with_its_trial(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path, "pareto")
+    for trial_id in ("t0000", "t0001"):
+        folder.set_attempt(trial_id, 1)
+        folder.crash_note(trial_id).write_text(CRASH)
+    folder.forget_checkpoint("t0000")
+    assert folder.read_crash("t0000") is None
+    assert folder.read_crash("t0001") is not None

@@ -178,7 +178,7 @@ def test_a_disk_too_small_for_the_sweep(
     usage = shutil.disk_usage(folder)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1_000_000))
     (line,) = refused(capsys, folder, "--space", "tiny.yaml")
-    assert "1 MB are free" in line
+    assert "1.0 MB are free" in line
 
 
 def test_a_space_file_that_is_not_there(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -298,6 +298,15 @@ def test_tables_escape_what_their_format_would_read() -> None:
     assert tex_escape("λ ± ρ") == r"$\lambda$ $\pm$ $\rho$"
 
 
+def test_names_cannot_act_on_the_table_around_them() -> None:
+    assert tex_escape("[1] *") == "{[}1{]} {*}"  # after a row's end, LaTeX would take them for its arguments
+    assert tex_escape("--x---") == "-{}-x-{}-{}-"
+    assert tex_escape("a\x1b\u202e–`'") == r"a??\textendash{}\textasciigrave{}\textquotesingle{}"
+    table = Table(name="x", caption="", columns=("a",), rows=(("![i](http://x/y.png) **b**",), ("c\rd",)), metrics={})
+    assert r"| !\[i\](http://x/y.png) \*\*b\*\* |" in to_markdown(table)
+    assert to_csv(table).split("\n")[2:] == ["c d", ""]
+
+
 def test_shown_values() -> None:
     assert [show(value) for value in (None, math.nan, True, 0, 12345, 0.00031234, "a", [1, 2])] == [
         "", "", "yes", "0", "12,345", "0.000312", "a", "[1, 2]",

@@ -59,12 +59,33 @@ def test_an_unknown_scheme() -> None:
         open_store("nonsense://x")
 
 
+@pytest.mark.parametrize("uri", ["http://[x", "file://[x", "postgresql://["])
+def test_an_address_that_is_none(uri: str) -> None:
+    with pytest.raises(RequestError, match="is not an address: Invalid IPv6 URL"):
+        open_store(uri)
+
+
+def test_a_wrong_command_line_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in ([], ["--sweep"], ["--sweep", "a", "--colour\nred"], ["--sweep", "-x"]):
+        assert main(arguments) == 2
+        said = capsys.readouterr().err
+        assert said.startswith("command line: ")
+        assert len(said.splitlines()) == 1
+
+
 def test_a_server_that_does_not_answer() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     with pytest.raises(RequestError, match="does not answer"):
         open_store(f"http://127.0.0.1:{port}")
+
+
+@pytest.mark.parametrize("out", ["a\x00b", "\ud800", "x" * 300, "store/mlflow.db/x"])
+def test_a_folder_that_no_system_would_make(store: object, out: str, tmp_path: Path) -> None:
+    (tmp_path / "store").symlink_to(store.folder)  # type: ignore[attr-defined]
+    with pytest.raises(RequestError, match=r"--out: .* cannot be written: "):
+        build_report("nothing", store.uri, tmp_path / out, log=False)  # type: ignore[attr-defined]
 
 
 def test_an_unknown_sweep_names_the_nearest(store: object, tmp_path: Path) -> None:

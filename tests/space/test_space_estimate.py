@@ -34,7 +34,7 @@ def test_more_work_costs_more() -> None:
     assert seconds(load_space("pareto", ["method=linear_probe"]))[0] < seconds(base)[0] / 1.5
     two = load_space("pareto", data=["phantom:ultrasound", "phantom:tiny"])
     assert estimate(two, N, 2).trials == 48
-    assert estimate(two, N, 2).disk_bytes > estimate(base, N, 2).disk_bytes
+    assert estimate(two, N, 2).run_bytes > estimate(base, N, 2).run_bytes
 
 
 def test_searched_numbers_widen_the_range() -> None:
@@ -53,7 +53,7 @@ def test_hours_end_a_search() -> None:
 def test_views_and_fractions_count() -> None:
     base = load_space("pareto")
     plain = load_space("pareto", ["data.augment=none"])
-    assert estimate(plain, N, 2).disk_bytes < estimate(base, N, 2).disk_bytes
+    assert estimate(plain, N, 2).cache_bytes < estimate(base, N, 2).cache_bytes
     assert seconds(load_space("pareto", ["data.fractions=[0.2, 0.4, 0.4]"]))[1] < seconds(base)[1]
 
 

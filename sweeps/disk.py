@@ -1,0 +1,65 @@
+"""A full disk pauses a sweep; it does not end it."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+_PAUSE_SECONDS = 1.0
+_ANSWERS = frozenset({errno.ENOSPC, errno.EDQUOT})
+T = TypeVar("T")
+
+
+def is_full(error: OSError) -> bool:
+    """Whether an error means that a disk, or a quota, is full."""
+    return error.errno in _ANSWERS
+
+
+class Disk:
+    """The disk that a sweep writes to. ``say`` is told, once each time, that the sweep pauses and that it goes on.
+
+    ``reserve`` bytes must be free for a new trial to begin; ``check`` is called while waiting and may raise.
+    """
+
+    def __init__(self, folder: Path, reserve: int, say: Callable[[str], None], check: Callable[[], None]) -> None:
+        self._folder, self._reserve, self._say, self._check = folder, reserve, say, check
+        self._paused = False
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a new trial may begin; says so when the answer changes."""
+        free = shutil.disk_usage(self._folder).free
+        if free < self._reserve:
+            self._pause(f"{free / 1e6:.1f} MB are free, a trial needs {self._reserve / 1e6:.1f} MB")
+            return False
+        self._resume()
+        return True
+
+    def durably(self, write: Callable[[], T]) -> T:
+        """What ``write`` returns; tried again for as long as the disk is full. Any other OSError is raised."""
+        while True:
+            try:
+                written = write()
+            except OSError as error:
+                if not is_full(error):
+                    raise
+                self._pause("nothing can be written")
+            else:
+                self._resume()
+                return written
+            self._check()
+            time.sleep(_PAUSE_SECONDS)
+
+    def _pause(self, why: str) -> None:
+        if not self._paused:
+            self._paused = True
+            self._say(f"paused: the disk of {self._folder} is full ({why}); free some space and the sweep goes on")
+
+    def _resume(self) -> None:
+        if self._paused:
+            self._paused = False
+            self._say("there is space again: the sweep goes on")

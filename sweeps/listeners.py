@@ -1,0 +1,68 @@
+"""Who hears of a change: the MLflow writer and the live view; and the front and hypervolume they are told with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sweeps.disk import Disk
+from sweeps.journal import Journal
+from sweeps.live import LiveView
+from sweeps.search import Search
+from sweeps.space import Space
+from sweeps.tracking import SweepWriter
+from sweeps.trial import TrialRecord
+
+
+class Listeners:
+    """Passes every change on to MLflow and to the live view, and keeps the front and the hypervolume current."""
+
+    def __init__(
+        self, *, space: Space, search: Search, journal: Journal, writer: SweepWriter, view: LiveView, disk: Disk
+    ) -> None:
+        self._space, self._search, self._journal, self._writer = space, search, journal, writer
+        self._view, self._disk = view, disk
+
+    def replay(self) -> None:
+        """Tell MLflow what the journal holds already; what it has is not written twice."""
+        records = self._journal.history.records
+        for data, reference in self._journal.history.references.items():
+            self._tell_reference(data, reference)
+        for record in records.values():
+            self._writer.update(record)
+        self._tell_front()
+
+    def changed(self, record: TrialRecord) -> None:
+        """One trial's record has changed."""
+        self._writer.update(record)
+        if record.status.terminal:
+            data = record.trial.data
+            reference = self._search.reference(data)
+            if reference is not None and data not in self._journal.history.references:
+                fixed = reference
+                self._disk.durably(lambda: self._journal.reference(data, fixed))
+                self._tell_reference(data, reference)
+            self._tell_front()
+        self._show()
+
+    def _tell_reference(self, data: str, reference: Mapping[str, float]) -> None:
+        ideal = self._search.ideal(data)
+        if ideal is not None:
+            self._writer.set_reference(data, reference, ideal)
+
+    def _tell_front(self) -> None:
+        self._writer.set_front([trial_id for data in self._space.data for trial_id in self._search.front(data)])
+        ended = sum(record.status.terminal for record in self._journal.history.records.values())
+        volumes = {data: self._search.hypervolume(data) for data in self._space.data}
+        known = {
+            "curve/hypervolume" if len(volumes) == 1 else f"curve/hypervolume {number}": volume
+            for number, volume in enumerate(volumes.values())
+            if volume is not None
+        }
+        if known:
+            self._writer.sweep_values(ended, known)
+
+    def _show(self) -> None:
+        front = [trial_id for data in self._space.data for trial_id in self._search.front(data)]
+        volumes = [v for v in (self._search.hypervolume(data) for data in self._space.data) if v is not None]
+        mean = sum(volumes) / len(volumes) if volumes else None
+        self._view.update(list(self._journal.history.records.values()), front, mean)

@@ -1,0 +1,73 @@
+"""The signals that mean "stop": SIGINT (Ctrl-C), SIGTERM (a scheduler, a shutdown), SIGUSR1 (Slurm's warning)."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+_Handler = Callable[[int, FrameType | None], None]
+
+
+class Interrupted(BaseException):
+    """A signal that means "stop" arrived; not an Exception, so that nothing on the way mistakes it for a failure."""
+
+
+class Signals:
+    """Turns a stopping signal into :class:`Interrupted`: at once, or, where that would tear something, at a check.
+
+    Only the first signal counts; the ones after it are ignored, so that an impatient second one cannot tear the
+    clean-up of the first.
+    """
+
+    def __init__(self) -> None:
+        self._arrived: str | None = None
+        self._told = False
+        self._only_note = False
+
+    @contextmanager
+    def caught(self) -> Iterator[None]:
+        """Within, the handlers are ours; before and after, whose they were."""
+        before = {number: signal.signal(number, self._receive) for number in STOPPING}
+        try:
+            yield
+        finally:
+            for number, old in before.items():
+                signal.signal(number, old)
+
+    @contextmanager
+    def noted(self) -> Iterator[Callable[[], None]]:
+        """Within, signals are only taken note of; the function yielded raises after one, and so does leaving.
+
+        For what must not be cut in the middle, and for foreign code that installs handlers of its own or would not
+        let our exception through: ours are put on top again when the function is called.
+        """
+        outer, self._only_note = self._only_note, True
+        try:
+            yield self.check
+        finally:
+            self._only_note = outer
+        self.check()
+
+    def check(self) -> None:
+        """Raise :class:`Interrupted` when a signal has been noted; take the handlers back from whoever has them.
+
+        Compiled code may have replaced them without Python's knowledge (Ray's does, by one that aborts the process
+        some seconds after a SIGTERM), so they are set every time, and such an alarm is called off.
+        """
+        for number in STOPPING:
+            signal.signal(number, self._receive)
+        if self._arrived is not None and not self._told:
+            self._told = True
+            signal.alarm(0)
+            raise Interrupted(self._arrived)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self._arrived is not None:
+            return
+        self._arrived = signal.Signals(number).name
+        if not self._only_note:
+            self._told = True
+            raise Interrupted(self._arrived)

@@ -1,0 +1,118 @@
+"""Whether a report is what reports/ writes, whatever the names in it: page and tables, read as others read them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+OWN_TAGS = frozenset(
+    {
+        *(
+            "html",
+            "head",
+            "meta",
+            "title",
+            "style",
+            "body",
+            "main",
+            "p",
+            "h1",
+            "h2",
+            "h3",
+            "ul",
+            "li",
+            "b",
+            "div",
+            "dl",
+        ),
+        *("dt", "dd", "small", "figure", "figcaption", "picture", "source", "img", "table", "thead", "tbody", "tr"),
+        *("th", "td", "pre", "code", "details", "summary", "footer", "script"),
+    }
+)
+
+
+class Page(HTMLParser):
+    """What a browser would make of the page: its elements with their attributes, and its text."""
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in ("meta", "img", "source"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open[-1:] not in (["script"], ["style"]):
+            self.text += data
+
+    def handle_comment(self, data: str) -> None:
+        raise AssertionError(f"the page holds a comment: {data}")
+
+
+def read_page(path: Path) -> Page:
+    """The page, which must hold nothing but what reports/page.py writes."""
+    page = Page()
+    page.feed(path.read_text(encoding="utf-8"))
+    page.close()
+    assert page.open == []
+    for tag, attributes in page.elements:
+        assert tag in OWN_TAGS
+        assert not {"href", "style", "srcdoc"} & set(attributes)
+        assert not any(name.startswith("on") for name in attributes)
+        assert (attributes.get("src") or "data:image/svg+xml;base64,").startswith("data:image/svg+xml;base64,")
+        if tag == "script":
+            assert attributes in ({}, {"type": "application/json", "data-figure": attributes.get("data-figure")})
+    assert sum(tag == "script" and not attributes for tag, attributes in page.elements) in (0, 2)
+    return page
+
+
+def check_csv(text: str) -> list[list[str]]:
+    rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))
+    assert {len(row) for row in rows} == {len(rows[0])}
+    return rows
+
+
+def check_markdown(text: str, rows: int, columns: int) -> None:
+    lines = text.split("\n\n")[0].split("\n")
+    assert len(lines) == rows + 1  # the line of dashes
+    assert {len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) for line in lines} == {columns + 1}
+    assert not re.search(r"<|(?<!\\)[`\[\]*]", text)
+
+
+TEX_ESCAPES = re.compile(
+    r"\\(?:textbackslash|textasciitilde|textasciicircum|textasciigrave|textless|textgreater|textbar|textquotedbl"
+    r"|textquotesingle|textendash)\{\}|\\[&%$#_{}]|\$\\(?:pm|rho|lambda)\$|\{[-\[\]*]?\}"
+)
+
+
+def check_tex(text: str, rows: int, columns: int) -> None:
+    body = [line for line in text.split("\n") if line.endswith(r" \\")]
+    assert len(body) == rows
+    for line in body:
+        cells = re.split(r"(?<!\\)&", line.removesuffix(r"\\"))
+        assert len(cells) == columns
+        for cell in cells:
+            left = TEX_ESCAPES.sub(" ", cell)
+            assert not re.search(r"[\\{}%$#_^~\[\]*`\"]|--|''", left), cell
+            assert left.isprintable()
+
+
+def check_tables(folder: Path) -> dict[str, list[list[str]]]:
+    """The rows of every csv; the three spellings of a table must hold the same number of cells."""
+    found = {}
+    for path in sorted((folder / "tables").glob("*.csv")):
+        rows = check_csv(path.read_bytes().decode("utf-8"))
+        check_markdown(path.with_suffix(".md").read_text("utf-8"), len(rows), len(rows[0]))
+        check_tex(path.with_suffix(".tex").read_text("utf-8"), len(rows), len(rows[0]))
+        found[path.stem] = rows
+    return found
