@@ -10,6 +10,7 @@ from pathlib import Path
 
 from reports.fronts import Point, Study
 from reports.load import Sweep, finite
+from repsim.config import TARGET_KEY
 
 MARK = "# One trial of a sweep, complete; written by reports/build.py."
 _EPOCHS = "optim.epochs"
@@ -44,9 +45,10 @@ def space_text(sweep: Sweep, study: Study, point: Point) -> str:
     """The space file of one point."""
     config: Mapping[str, object] = sweep.configs[point.run_id]
     fixed = {key: value for key, value in config.items() if key not in ("data", "seed", _EPOCHS)}
-    if fixed.get("strength") is None:
-        # a space without a penalty has no such key
-        fixed.pop("strength", None)
+    for key in ("strength", TARGET_KEY):
+        if fixed.get(key) is None:
+            # a space without a penalty has no such key, and one with a penalty has one of the two
+            fixed.pop(key, None)
     threads = finite(sweep.facts.get(point.run_id, {}).get("threads"))
     # results are bit-equal for the same number of threads only
     resources = [] if threads is None else [f"resources: {{cpus_per_worker: {round(threads)}}}"]

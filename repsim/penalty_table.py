@@ -25,8 +25,9 @@ class PenaltyInfo:
     ``strength_range`` is the range of λ worth searching (dimensionless). ``zero_at_start`` and
     ``gradient_zero_at_start`` declare whether the penalty, and its gradient with respect to the features, vanish at the
     pretrained weights. ``needs`` lists what the trainer must provide; ``min_batch`` is the smallest batch it is
-    defined on. ``layerwise`` tells whether ``penalty.layers`` can name other layers than the last. ``cost`` is the time
-    of a training step relative to plain finetuning.
+    defined on. ``layerwise`` tells whether ``penalty.layers`` can name other layers than the last. ``settings`` are the
+    other keys of ``penalty`` that it reads. ``cost`` is the time of a training step relative to plain finetuning, in
+    words, ``step_cost`` the same as a number for estimates.
     """
 
     name: str
@@ -39,7 +40,9 @@ class PenaltyInfo:
     needs: frozenset[Need]
     min_batch: int
     layerwise: bool
+    settings: tuple[str, ...] = ()
     cost: str
+    step_cost: float
     when_to_use: str
 
 
@@ -57,7 +60,9 @@ PENALTIES: dict[str, PenaltyInfo] = {
             needs=frozenset({"teacher_features"}),
             min_batch=4,
             layerwise=True,
+            settings=("map", "q_lr", "rank", "scale", "center", "momentum"),
             cost="at most 1.05 x (at 1280 features on a CPU about 1.15 x with map cayley, 1.2 x with procrustes)",
+            step_cost=1.05,
             when_to_use="the default: keeps each image's place, and lets the whole space turn",
         ),
         PenaltyInfo(
@@ -72,6 +77,7 @@ PENALTIES: dict[str, PenaltyInfo] = {
             min_batch=4,
             layerwise=True,
             cost="at most 1.05 x",
+            step_cost=1.05,
             when_to_use="like repsim with nothing to learn or tune; more lenient when batches are small",
         ),
         PenaltyInfo(
@@ -85,7 +91,9 @@ PENALTIES: dict[str, PenaltyInfo] = {
             needs=frozenset({"teacher_features"}),
             min_batch=4,
             layerwise=True,
+            settings=("estimator", "margin", "queue"),
             cost="at most 1.05 x",
+            step_cost=1.05,
             when_to_use="when CKA itself is the goal, or (with a margin) some least value of it",
         ),
         PenaltyInfo(
@@ -100,6 +108,7 @@ PENALTIES: dict[str, PenaltyInfo] = {
             min_batch=4,
             layerwise=True,
             cost="at most 1.05 x",
+            step_cost=1.05,
             when_to_use="when a classifier or index built on the old features must go on working",
         ),
         PenaltyInfo(
@@ -113,7 +122,9 @@ PENALTIES: dict[str, PenaltyInfo] = {
             needs=frozenset({"teacher_statistics"}),
             min_batch=4,
             layerwise=False,
+            settings=("momentum", "q", "q_lr"),
             cost="at most 1.05 x",
+            step_cost=1.05,
             when_to_use="when the pretrained network cannot be run on every view; holds a distribution, not images",
         ),
         PenaltyInfo(
@@ -128,6 +139,7 @@ PENALTIES: dict[str, PenaltyInfo] = {
             min_batch=4,
             layerwise=True,
             cost="at most 1.10 x",
+            step_cost=1.1,
             when_to_use="when neighbourhoods and distances matter more than directions",
         ),
         PenaltyInfo(
@@ -141,7 +153,9 @@ PENALTIES: dict[str, PenaltyInfo] = {
             needs=frozenset({"teacher_features"}),
             min_batch=4,
             layerwise=True,
+            settings=("neighbours",),
             cost="at most 1.10 x",
+            step_cost=1.1,
             when_to_use="when retrieval must keep working; far images may move",
         ),
         PenaltyInfo(
@@ -155,7 +169,9 @@ PENALTIES: dict[str, PenaltyInfo] = {
             needs=frozenset({"teacher_features"}),
             min_batch=4,
             layerwise=True,
+            settings=("margin",),
             cost="at most 1.10 x",
+            step_cost=1.1,
             when_to_use="when the order of similarities matters, not their size",
         ),
         PenaltyInfo(
@@ -170,6 +186,7 @@ PENALTIES: dict[str, PenaltyInfo] = {
             min_batch=1,
             layerwise=False,
             cost="at most 1.10 x",
+            step_cost=1.1,
             when_to_use="as the weight-space baseline; needs no pretrained features",
         ),
         PenaltyInfo(
@@ -184,6 +201,7 @@ PENALTIES: dict[str, PenaltyInfo] = {
             min_batch=1,
             layerwise=True,
             cost="about 1.4 x: the pretrained network runs too",
+            step_cost=1.4,
             when_to_use="when where things are must be kept as well, as for detection",
         ),
         PenaltyInfo(
@@ -197,7 +215,9 @@ PENALTIES: dict[str, PenaltyInfo] = {
             needs=frozenset({"teacher_features"}),
             min_batch=4,
             layerwise=True,
+            settings=("smallest",),
             cost="at most 1.10 x",
+            step_cost=1.1,
             when_to_use="against negative transfer from few images; it does not hold the features",
         ),
         PenaltyInfo(
@@ -211,7 +231,9 @@ PENALTIES: dict[str, PenaltyInfo] = {
             needs=frozenset({"teacher_features", "source_head"}),
             min_batch=1,
             layerwise=False,
+            settings=("temperature",),
             cost="at most 1.10 x",
+            step_cost=1.1,
             when_to_use="when the source classes must still be told apart",
         ),
         PenaltyInfo(
@@ -226,6 +248,7 @@ PENALTIES: dict[str, PenaltyInfo] = {
             min_batch=1,
             layerwise=False,
             cost="at most 1.10 x",
+            step_cost=1.1,
             when_to_use="few labelled images close to the source classes",
         ),
     )

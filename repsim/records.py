@@ -106,8 +106,18 @@ FACTS: tuple[str, ...] = (
     "finished",
     "not_measured",
     "similarity_null",
+    "target_outcome",
+    "target_reason",
+    "strength_final",
+    "control_cka",
+    "n_control",
 )
-"""What a finished trial says about the ground it was measured on; the last two where ``measure`` asks for more."""
+"""What a finished trial says about the ground it was measured on.
+
+``not_measured`` and ``similarity_null`` are there where ``measure`` asks for more; the last five where the strength is
+a target: ``reached``, ``not binding`` or ``not reached``, the reason, the last λ, and the debiased CKA of the model on
+the ``n_control`` training images that λ was steered by.
+"""
 
 
 class Tag:

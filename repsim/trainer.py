@@ -151,7 +151,7 @@ class Trainer:
             chosen_epoch=chosen,
             epochs=self.n_epochs,
             values=values,
-            facts=self._facts() | {"optimiser_steps": steps} | more_facts,
+            facts=self._facts() | {"optimiser_steps": steps} | self._fit.facts() | more_facts,
             predictions={name: predictions(name, found, self._images) for name, found in outputs.items()},
         )
 

@@ -2,7 +2,8 @@
 
 Measured on one thread of a server CPU (AVX-512, 2 GHz class), fp32, batches of 32: a training step of
 tf_efficientnet_lite0 takes 223 ms at 96 px and 119 ms at 64 px, one of mobilenetv2_100 160 ms at 96 px; a forward pass
-takes a quarter of a step. Times of other machines and backbones differ, so the answer is a range.
+takes a quarter of a step. What methods and optimiser wrappers add to a step stands in the catalogue. Times of other
+machines and backbones differ, so the answer is a range.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from repsim.catalogue import ADAPTERS, parse_method
+from repsim.catalogue import ADAPTERS, PENALTIES, WRAPPERS, parse_method
 from repsim.config import TrialConfig
 from sweeps.space import ANCHORS, Range, Space
 
@@ -22,6 +23,10 @@ OTHER_STEP_SECONDS_96 = (0.16, 1.5)
 FORWARD_SHARE = 0.25
 SHARPNESS_STEPS = 36.0
 """Sharpness on 512 images, in training steps: one gradient, and five forward passes (one per radius)."""
+SHARPNESS_FULL_STEPS = 600.0
+"""``measure.sharpness: full`` adds 42 gradients, 41 losses and some 30 products with the Hessian, on 128 images."""
+SIMILARITY_FULL_SECONDS = 3.0
+"""What ``measure.similarity: full`` adds; it grows with the probe, not with the backbone."""
 PROBE_SECONDS = 2.0
 """Fit of a linear probe on cached features."""
 START_SECONDS = (8.0, 25.0)
@@ -111,11 +116,31 @@ def _trial_seconds(space: Space, method: str, backbone: str, images: int, *, wor
     train, val, test = (images * share for share in _fractions(space))
     step = _step_seconds(space, backbone, worst)
     forward = step * FORWARD_SHARE / 32
-    final = SHARPNESS_STEPS * step + (val + test) * forward
-    if not ADAPTERS[parse_method(method).adapter].trains_backbone:
-        return PROBE_SECONDS + final
+    final = SHARPNESS_STEPS * step + (val + test) * forward + _extra_seconds(space, step, train * forward)
+    parsed = parse_method(method)
+    probe = PROBE_SECONDS if ADAPTERS[parsed.adapter].linear_head else 0.0
+    if not ADAPTERS[parsed.adapter].trains_backbone:
+        return probe + final
     epochs = _number(space, "optim.epochs", worst, space.budget.epochs)
-    return epochs * (train * step / 32 + val * forward) + final
+    penalty = 1.0 if parsed.penalty is None else PENALTIES[parsed.penalty].step_cost
+    factor = ADAPTERS[parsed.adapter].step_cost * penalty * _wrapped(space, worst)
+    return probe + epochs * (train * factor * step / 32 + val * forward) + final
+
+
+def _extra_seconds(space: Space, step: float, train_pass: float) -> float:
+    """What ``measure`` asks for beside the standard numbers."""
+    asked = {key: space.fixed.get(f"measure.{key}") == "full" for key in ("sharpness", "similarity", "quality")}
+    costs = {"sharpness": SHARPNESS_FULL_STEPS * step, "similarity": SIMILARITY_FULL_SECONDS, "quality": train_pass}
+    return sum(seconds for key, seconds in costs.items() if asked[key])
+
+
+def _wrapped(space: Space, worst: bool) -> float:
+    """The cost of the step's optimiser wrappers, the dearest or cheapest that the space can ask for."""
+    product = 1.0
+    for key in ("optim.sam", "optim.average"):
+        costs = [WRAPPERS[name].step_cost if name in WRAPPERS else 1.0 for name in map(str, space.values(key))]
+        product *= max(costs) if worst else min(costs)
+    return product
 
 
 def _step_seconds(space: Space, backbone: str, worst: bool) -> float:

@@ -191,7 +191,7 @@ class LiveView:
             table.add_column(item.metric, justify="right")
         for record in members[:_FRONT_ROWS]:
             config = record.trial.config
-            strength = "" if config.strength is None else f"{config.strength:.3g}"
+            strength = config.strength_words.removeprefix("λ=")
             cells = [record.trial.trial_id, config.method, strength, config.backbone.name]
             cells += [record.trial.data] if len(self._space.data) > 1 else []
             table.add_row(*(Text(clean(cell)) for cell in [*cells, *(value for _, value in self._values(record))]))

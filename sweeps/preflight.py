@@ -6,10 +6,17 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from repsim.config import TrialConfig
+from repsim.catalogue import parse_method
+from repsim.config import BackboneConfig, TrialConfig
 from repsim.errors import Mistake, RequestError
+from sweeps.identity import settings_of
 from sweeps.space import Choice, Space
+from sweeps.space_whole import ends, methods_and_backbones
+
+if TYPE_CHECKING:
+    from repsim.backbones import Backbone
 
 _LOOKED_AT = ("data", "backbone")
 
@@ -35,7 +42,8 @@ def preflight(space: Space, *, cache_dir: Path | None, say: Callable[[str], None
     counts: dict[str, int] = {}
     parameters = 0
     mistakes: list[Mistake] = []
-    sources, backbones = set(), set()
+    sources = set()
+    backbones: dict[tuple[BackboneConfig, int], Backbone] = {}
     for data, config in _configurations(space):
         try:
             if config.data not in sources:
@@ -45,12 +53,13 @@ def preflight(space: Space, *, cache_dir: Path | None, say: Callable[[str], None
                 _check(config, images.train, images.val, images.test)
             asked = (config.backbone, config.data.image_size)
             if asked not in backbones:
-                backbones.add(asked)
-                backbone = workspace.backbone(config)
+                backbones[asked] = backbone = workspace.backbone(config)
                 parameters = max(parameters, sum(parameter.numel() for parameter in backbone.module.parameters()))
                 check_image_size(backbone, config.data.image_size)
         except RequestError as error:
             mistakes += [mistake for mistake in error.mistakes if mistake not in mistakes]
+    found = {asked: backbone for (asked, _), backbone in backbones.items()}
+    mistakes += [mistake for mistake in _refusals(space, found) if mistake not in mistakes]
     if mistakes:
         raise RequestError(*mistakes)
     return Looked(n_images=counts, parameters=parameters)
@@ -69,6 +78,36 @@ def _configurations(space: Space) -> Iterator[tuple[str, TrialConfig]]:
         for combination in itertools.product(*choices.values()):
             params = anchor | dict(zip(choices, combination, strict=True))
             yield data, space.config(params, data=data, seed=space.search.seed)
+
+
+def _refusals(space: Space, backbones: Mapping[BackboneConfig, Backbone]) -> list[Mistake]:
+    """What the space asks of a backbone that it cannot do: each mistake once."""
+    from repsim.adapters import check_adapter
+    from repsim.penalties.checks import check_penalty
+
+    mistakes: list[Mistake] = []
+    for data in space.data:
+        for params in [*space.anchors(data), *_methods(space, data)]:
+            config = space.config(params, data=data, seed=space.search.seed)
+            backbone = backbones.get(config.backbone)
+            if backbone is None:  # it could not be had, which is a mistake noted already
+                continue
+            for check in (check_adapter, check_penalty):
+                try:
+                    check(config, backbone)
+                except RequestError as error:
+                    mistakes += [mistake for mistake in error.mistakes if mistake not in mistakes]
+    return mistakes
+
+
+def _methods(space: Space, data: str) -> Iterator[Mapping[str, object]]:
+    """Params for every method on every backbone it can meet, with all choices (of ranges, the ends) that it reads."""
+    for pair in methods_and_backbones(space, data):
+        method = parse_method(str(pair["method"]))
+        read = settings_of(method.adapter, method.penalty) | {"backbone.weights"}
+        asked = [dimension.key for dimension in space.dimensions if dimension.key in read]
+        for values in itertools.product(*(ends(space.domain(key, pair, data)) for key in asked)):
+            yield {**pair, **dict(zip(asked, values, strict=True))}
 
 
 def _check(config: TrialConfig, *splits: object) -> None:

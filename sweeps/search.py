@@ -14,11 +14,11 @@ from dataclasses import dataclass, field, replace
 import optuna
 from optuna.trial import TrialState
 
-from repsim.catalogue import ADAPTERS
-from repsim.config import OptimConfig, TrialConfig
+from repsim.config import TrialConfig
 from repsim.front import hypervolume, nondominated
 from repsim.records import METRICS, Direction, Stage, Status
 from sweeps.domains import Params
+from sweeps.identity import identity
 from sweeps.proposals import Past, Proposer
 from sweeps.space import Space
 from sweeps.trial import Trial, TrialRecord
@@ -262,11 +262,11 @@ class Search:
         return self._space.config(params, data=study.data, seed=self._space.search.seed)
 
     def _is_new(self, study: _Study, params: Params) -> bool:
-        return _identity(self._config(study, params)) not in study.identities
+        return identity(self._config(study, params)) not in study.identities
 
     def _add(self, study: _Study, trial: Trial) -> None:
         study.trials.append(trial)
-        study.identities.add(_identity(trial.config))
+        study.identities.add(identity(trial.config))
         self._next = max(self._next, int(trial.trial_id.removeprefix("t")) + 1)
 
     def _past(self, study: _Study) -> list[Past]:
@@ -328,13 +328,3 @@ def _ideal(metric: str, reference: float, direction: Direction) -> float:
     if METRICS[metric].unit in _BOUNDED_UNITS and reference < 1.0:
         return 1.0
     return reference + max(abs(reference), 1.0)
-
-
-def _identity(config: TrialConfig) -> str:
-    """What makes a run a repetition: the config_id, and without a moving backbone not even the optimiser counts.
-
-    A linear probe is a converged fit, the same at every learning rate; the anchor has it already.
-    """
-    if ADAPTERS[config.parsed_method.adapter].trains_backbone:
-        return config.config_id
-    return config.model_copy(update={"optim": OptimConfig()}).config_id

@@ -10,7 +10,7 @@ from repsim.catalogue import ADAPTERS, HEADS, PENALTIES, method_names, parse_met
 from repsim.config import FLAT_KEYS, TrialConfig
 from repsim.errors import RequestError, nearest, one_line
 from sweeps.space_notes import Notes, boolean_hint, check_keys, finite, join, text_number_hint
-from sweeps.space_types import WHEN_KEYS, Branch, Choice, Domain, Range, matches
+from sweeps.space_types import STRENGTH_KEYS, WHEN_KEYS, Branch, Choice, Domain, Range, matches
 
 REFUSED: Final = object()
 """Stands for a value whose mistake has been noted."""
@@ -22,7 +22,7 @@ _PENALISED = next(name for name in method_names() if parse_method(name).penalty 
 
 def canonical(notes: Notes, key: str, path: str, value: object) -> object:
     """``value`` as the trial's configuration spells it (methods short, whole floats as floats), or REFUSED."""
-    flat = {"method": _PENALISED, key: value} if key == "strength" else {key: value}
+    flat = {"method": _PENALISED, key: value} if key in STRENGTH_KEYS else {key: value}
     try:
         found = TrialConfig.from_flat(flat).flat()[key]
     except RequestError as error:

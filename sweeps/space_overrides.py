@@ -8,6 +8,7 @@ from repsim.errors import nearest, one_line
 from sweeps.space_domains import searchable_keys
 from sweeps.space_notes import Notes
 from sweeps.space_rules import SECTIONS, TOP_KEYS
+from sweeps.space_types import STRENGTH_KEYS
 from sweeps.space_yaml import parse_yaml
 
 _DOTTED = tuple(f"{section}.{key}" for section, keys in SECTIONS.items() for key in keys)
@@ -73,6 +74,10 @@ class Edits:
             inner[key] = value
             if section in ("fixed", "space"):
                 self._forget("space" if section == "fixed" else "fixed", key)
+                for other in STRENGTH_KEYS if key in STRENGTH_KEYS else ():
+                    if other != key:
+                        self._forget("space", other)
+                        self._forget("fixed", other)
             if place == ("budget", "epochs"):
                 self._forget("fixed", "optim.epochs")
                 self._forget("space", "optim.epochs")

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from repsim.catalogue import parse_method
-from repsim.config import TrialConfig
+from repsim.config import TARGET_KEY, TrialConfig
 from repsim.errors import RequestError, nearest, one_line
 from sweeps.space_domains import REFUSED, canonical, read_branches, searchable_keys
 from sweeps.space_goals import OBJECTIVES_ALLOWED, read_constraints, read_objectives
@@ -24,7 +24,18 @@ from sweeps.space_notes import (
     text_number_hint,
     word,
 )
-from sweeps.space_types import Branch, Budget, Choice, Dimension, Range, Resources, SearchSettings, Space, matches
+from sweeps.space_types import (
+    STRENGTH_KEYS,
+    Branch,
+    Budget,
+    Dimension,
+    Range,
+    Resources,
+    SearchSettings,
+    Space,
+    matches,
+)
+from sweeps.space_whole import check_whole
 
 SECTIONS: Mapping[str, tuple[str, ...]] = {
     "budget": ("trials", "epochs", "hours", "train_epochs", "stagnation"),
@@ -40,8 +51,18 @@ DEFAULT_EPOCHS = TrialConfig().optim.epochs
 DEFAULT_DATA = TrialConfig().data.source
 MAX_TRIALS = 100_000
 MAX_SEED = 2**32 - 1
-CONSTANT_KEYS = ("data.split_seed", "data.fractions", "data.group", "data.probe_size", "data.task", "data.on_error")
-"""Keys that decide which images are measured."""
+CONSTANT_KEYS = (
+    "data.split_seed",
+    "data.fractions",
+    "data.group",
+    "data.probe_size",
+    "data.task",
+    "data.on_error",
+    "measure.sharpness",
+    "measure.similarity",
+    "measure.quality",
+)
+"""Keys that decide which images are measured, and what is measured on them."""
 
 
 def space_from_dict(document: Mapping[str, object], *, where: str = "space") -> Space:
@@ -84,7 +105,7 @@ def build_space(document: Mapping[str, object], *, notes: Notes, narrowed: bool 
         dimensions=dimensions,
     )
     if not notes.mistakes:
-        _check_whole(notes, space)
+        check_whole(notes, space)
     if notes.mistakes:
         raise RequestError(*notes.mistakes)
     return space
@@ -133,7 +154,7 @@ def _fixed(notes: Notes, value: object) -> dict[str, object]:
         notes.add("fixed", f"{one_line(value)} is not a section", allowed="{KEY: VALUE, …}")
         return {}
     fixed: dict[str, object] = {}
-    for key, given in value.items():
+    for key, given in _flat_strength(value).items():
         path = join("fixed", key)
         if not _trial_key(notes, path, key):
             continue
@@ -146,6 +167,14 @@ def _fixed(notes: Notes, value: object) -> dict[str, object]:
         if found is not REFUSED:
             fixed[str(key)] = found
     return fixed
+
+
+def _flat_strength(section: Mapping[object, object]) -> Mapping[object, object]:
+    """``strength: {target_cka: …}`` spelt as the dotted key it stands for."""
+    given, inner = section.get("strength"), TARGET_KEY.removeprefix("strength.")
+    if not isinstance(given, Mapping) or set(given) != {inner} or TARGET_KEY in section:
+        return section
+    return {**{key: value for key, value in section.items() if key != "strength"}, TARGET_KEY: given[inner]}
 
 
 def _trial_key(notes: Notes, path: str, key: object) -> bool:
@@ -168,14 +197,14 @@ def _dimensions(notes: Notes, value: object, fixed: dict[str, object]) -> tuple[
         notes.add("space", f"{one_line(value)} is not a section", allowed=_REQUIRED["space"])
         return ()
     found: list[Dimension] = []
-    for written, given in value.items():
+    for written, given in _flat_strength(value).items():
         key, path = str(written), join("space", written)
         if not _trial_key(notes, path, written):
             continue
         if key in fixed:
             notes.add(path, "is fixed as well", allowed="either in fixed or in space")
         elif key in CONSTANT_KEYS:
-            notes.add(path, "is constant within a search: all trials are measured on the same images", allowed="fixed")
+            notes.add(path, "is constant within a search: all trials are measured alike", allowed="fixed")
         elif isinstance(given, list | Mapping):
             branches = read_branches(notes, key, path, given)
             if branches:
@@ -227,14 +256,15 @@ def _living(
     """Dimensions whose conditions can be met, and a strength only where there is a penalty."""
     methods, backbones = _listed("method", dimensions, fixed), _listed("backbone", dimensions, fixed)
     penalised = [parse_method(method).penalty is not None for method in methods]
-    if "strength" in fixed and fixed["strength"] is not None and not any(penalised):
-        if narrowed:
-            fixed = {key: value for key, value in fixed.items() if key != "strength"}
-        else:
-            notes.add("fixed.strength", _NO_PENALTY)
+    pointless = [key for key in STRENGTH_KEYS if fixed.get(key) is not None and not any(penalised)]
+    if narrowed:
+        fixed = {key: value for key, value in fixed.items() if key not in pointless}
+    else:
+        for key in pointless:
+            notes.add(f"fixed.{key}", _NO_PENALTY)
     kept: list[Dimension] = []
     for written in dimensions:
-        dimension = _penalised_only(notes, written) if written.key == "strength" else written
+        dimension = _penalised_only(notes, written) if written.key in STRENGTH_KEYS else written
         before = len(notes.mistakes)
         _check_when_names(notes, dimension, {"backbone": backbones, "data": data}, narrowed)
         alive = any(
@@ -244,7 +274,7 @@ def _living(
         if alive:
             kept.append(dimension)
         elif not narrowed and data and len(notes.mistakes) == before:
-            hopeless = dimension.key == "strength" and not any(penalised)
+            hopeless = dimension.key in STRENGTH_KEYS and not any(penalised)
             notes.add(
                 f"space.{dimension.key}", _NO_PENALTY if hopeless else "its 'when' holds for no trial of this space"
             )
@@ -260,9 +290,8 @@ def _penalised_only(notes: Notes, dimension: Dimension) -> Dimension:
     for branch in dimension.branches:
         asked = branch.when.get("penalty")
         if asked is not None and "none" in asked:
-            notes.add(
-                "space.strength.when.penalty", "there is no strength without a penalty", allowed="any, or a penalty"
-            )
+            key = f"space.{dimension.key}.when.penalty"
+            notes.add(key, "there is no strength without a penalty", allowed="any, or a penalty")
         branches.append(branch if asked else replace(branch, when={**branch.when, "penalty": ("any",)}))
     return replace(dimension, branches=tuple(branches))
 
@@ -365,23 +394,3 @@ def _resources(notes: Notes, document: Mapping[str, object]) -> Resources:
         else number(notes, "resources.gpus_per_worker", gpus, above=0, inclusive=True),
         epoch_timeout=None if timeout == "auto" else number(notes, "resources.epoch_timeout", timeout, above=0),
     )
-
-
-def _check_whole(notes: Notes, space: Space) -> None:
-    """Build a configuration for every method, backbone and anchor: catches what no single key can show."""
-    for data in space.data:
-        proposals: list[Mapping[str, object]] = list(space.anchors(data))
-        for method, backbone in itertools.product(space.values("method"), space.values("backbone")):
-            chosen: dict[str, object] = {"method": method, "backbone": backbone}
-            for dimension in space.dimensions:
-                if dimension.key not in chosen:
-                    domain = space.domain(dimension.key, chosen, data)
-                    first = domain.values[0] if isinstance(domain, Choice) else domain.low if domain else None
-                    chosen[dimension.key] = first
-            proposals.append(chosen)
-        for proposal in proposals:
-            try:
-                space.config(proposal, data=data, seed=space.search.seed)
-            except RequestError as error:
-                for mistake in error.mistakes:
-                    notes.add(mistake.key, mistake.problem, allowed=mistake.allowed, suggestion=mistake.suggestion)

@@ -10,8 +10,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from repsim.catalogue import HEADS, method_names
-from repsim.config import TrialConfig
+from repsim.catalogue import ADAPTERS, HEADS, PENALTIES, method_names
+from repsim.config import TARGET_KEY, Target, TrialConfig
 from repsim.records import METRICS, OBJECTIVE_METRICS
 from sweeps.space_domains import searchable_keys
 from sweeps.space_file import FOLDER
@@ -26,11 +26,18 @@ from sweeps.space_rules import (
     MAX_TRIALS,
     SAMPLERS,
 )
-from sweeps.space_types import WHEN_KEYS
+from sweeps.space_types import STRENGTH_KEYS, WHEN_KEYS
 
 Schema = dict[str, Any]
 FILE = FOLDER / "schema.json"
 README = FOLDER / "README.md"
+
+
+_METHODS = (
+    f"an adapter ({', '.join(f'`{name}`' for name in ADAPTERS)}), a penalty "
+    f"({', '.join(f'`{name}`' for name in PENALTIES)}), or both, joined by `+`"
+)
+"""There are too many to list each."""
 
 
 def schema() -> Schema:
@@ -131,6 +138,8 @@ def _value_schemas() -> Schema:
         if reference:
             properties = sections[reference.rpartition("/")[2]]["properties"]
             section = name or "name"
+        elif key == TARGET_KEY:
+            properties, section = Target.model_json_schema()["properties"], name
         value = {k: v for k, v in properties[section].items() if k != "title"}
         found[key] = value | {"description": " ".join(value.get("description", "").split())}
     found["method"] |= {"enum": list(method_names())}
@@ -210,9 +219,10 @@ def _key_table() -> str:
     defaults = TrialConfig().flat()
     rows = ["| key | default | allowed | meaning |", "|---|---|---|---|"]
     for key, value in _value_schemas().items():
-        default = "" if key == "strength" else _written(defaults[key])
+        default = "" if key in STRENGTH_KEYS else _written(defaults[key])
         meaning = value["description"].replace("``", "`")
-        rows.append(f"| `{key}` | {default} | {_allowed(value)} | {meaning} |")
+        allowed = _METHODS if key == "method" else _allowed(value)
+        rows.append(f"| `{key}` | {default} | {allowed} | {meaning} |")
     return "\n".join(rows)
 
 
@@ -231,6 +241,8 @@ def _allowed(value: Schema) -> str:
     if "enum" in value or "const" in value:
         return ", ".join(_written(one) for one in value.get("enum", [value.get("const")]))
     kind = value.get("type")
+    if kind == "boolean":
+        return "`true`, `false`"
     if kind not in ("integer", "number"):
         return {"null": "`null`", "array": "three numbers above 0"}.get(str(kind), "text")
     words = (("minimum", "from"), ("exclusiveMinimum", "above"), ("maximum", "to"), ("exclusiveMaximum", "below"))

@@ -11,15 +11,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from repsim.catalogue import parse_method
-from repsim.config import TrialConfig
+from repsim.catalogue import ADAPTERS, parse_method
+from repsim.config import TARGET_KEY, TrialConfig
 from repsim.records import Objective
 
 WHEN_KEYS: tuple[str, ...] = ("method", "adapter", "penalty", "backbone", "data")
 """What a ``when`` may ask about."""
 ANCHORS: tuple[str, ...] = ("linear_probe", "full")
 """Methods of the first two trials of every sweep."""
+STRENGTH_KEYS: tuple[str, ...] = ("strength", TARGET_KEY)
+"""What only a method with a penalty has: its weight, or the similarity to arrive at."""
 _DEFAULTS: Mapping[str, object] = TrialConfig().flat()
+_LINEAR = "linear"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,14 +194,16 @@ class Space:
         flat.update({key: value for key, value in params.items() if value is not None})
         flat.update({"data": data, "seed": seed})
         if parse_method(str(self._value("method", flat))).penalty is None:
-            flat.pop("strength", None)
+            for key in STRENGTH_KEYS:
+                flat.pop(key, None)
         return TrialConfig.from_flat(flat, where=f"space {self.name}")
 
     def anchors(self, data: str) -> tuple[Mapping[str, object], ...]:
         """Params of the first two trials of every sweep: ``linear_probe`` and ``full`` at default settings.
 
         Of the searched keys, absent ones are None, choices take the default (or, without it, their first value), and
-        ranges take the default, or are left out when it lies outside. Empty for a single run.
+        ranges take the default, or are left out when it lies outside. A linear probe's head is linear, whatever the
+        space says. Empty for a single run.
         """
         return () if self.is_single_run else tuple(self._anchor(method, data) for method in ANCHORS)
 
@@ -218,6 +223,8 @@ class Space:
                 params[key] = default
             elif isinstance(domain, Choice):
                 params[key] = domain.values[0]
+        if ADAPTERS[parse_method(method).adapter].linear_head and self._value("head", params) != _LINEAR:
+            params["head"] = _LINEAR
         return params
 
     def values(self, key: str) -> tuple[object, ...]:

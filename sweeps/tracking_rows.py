@@ -74,8 +74,7 @@ def _description(space: Space, sweep: str) -> str:
 def describe(trial: Trial) -> str:
     """``repsim λ=1.2 tf_efficientnet_lite0``: what a person tells trials apart by."""
     config = trial.config
-    strength = [] if config.strength is None else [f"λ={config.strength:.3g}"]
-    return " ".join([config.method, *strength, config.backbone.name])
+    return " ".join(part for part in (config.method, config.strength_words, config.backbone.name) if part)
 
 
 def space_hash(space: Space) -> str:

@@ -12,7 +12,7 @@ import pytest
 from pydantic import ValidationError
 
 from repsim.catalogue import HEADS
-from repsim.config import FLAT_KEYS, TrialConfig, load_config
+from repsim.config import FLAT_KEYS, TARGET_KEY, TrialConfig, load_config
 from repsim.errors import RequestError
 
 OTHER: dict[str, object] = {
@@ -77,6 +77,7 @@ OTHER: dict[str, object] = {
     "measure.quality": "full",
     "method": "repsim",
     "strength": 3.0,
+    "strength.target_cka": 0.8,
     "seed": 1,
     "checkpoint": "best",
 }
@@ -91,7 +92,7 @@ def another_head(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def with_key(key: str, value: object) -> TrialConfig:
-    needs = {"method": "repsim"} if key == "strength" else {}
+    needs = {"method": "repsim"} if key in ("strength", TARGET_KEY) else {}
     return TrialConfig.from_flat({**needs, key: value})
 
 

@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from repsim.__main__ import epoch_line, main
+from repsim.catalogue import ADAPTERS, HEADS, PENALTIES, WRAPPERS
 from repsim.methods_page import FILE, page_text
-from repsim.records import EPOCH_METRICS, STANDARD_METRICS, EpochResult
+from repsim.records import EPOCH_METRICS, METRICS, STANDARD_METRICS, EpochResult
+from repsim.similarity.registry import REGISTRY
 
 TINY = """\
 data: phantom:tiny
@@ -123,3 +125,20 @@ def test_an_epoch_is_one_line() -> None:
 
 def test_the_page_of_methods_is_up_to_date() -> None:
     assert FILE.read_text(encoding="utf-8") == page_text(), "run: python -m repsim.methods_page"
+
+
+def test_the_page_of_methods_tells_of_everything_once_in_tables_that_close() -> None:
+    text = page_text()
+    for names in (ADAPTERS, PENALTIES, HEADS, REGISTRY):
+        assert all(f"| `{name}`" in text for name in names)
+    assert all(f"| `{info.setting}` |" in text for info in WRAPPERS.values())
+    asked = {name.removeprefix("val_") for name, metric in METRICS.items() if metric.asked_by and name[:5] != "test_"}
+    assert all(f"`{name}`" in text or f"`val_{name}`" in text for name in asked)
+    rows: list[str] = []
+    for line in [*text.splitlines(), ""]:
+        if line.startswith("|"):
+            rows.append(line)
+            assert line.count(" | ") == rows[0].count(" | "), line
+        else:
+            rows.clear()
+    assert not any("invertible_linear" in measure.invariances for measure in REGISTRY.values()), "the page says so"

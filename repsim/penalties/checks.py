@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from repsim.backbones import Backbone
-from repsim.catalogue import PENALTIES, Need
+from repsim.catalogue import PACKAGED_WEIGHTS, PENALTIES, Need
 from repsim.config import TrialConfig
 from repsim.errors import Mistake, RequestError, nearest, one_line
 from repsim.layers import stage_widths
@@ -25,11 +25,12 @@ def check_penalty(config: TrialConfig, backbone: Backbone) -> None:
     if "source_head" in PENALTIES[name].needs and backbone.source_head is None:
         mistakes.append(
             Mistake(
-                where=_WHERE,
+                where=f"backbone {backbone.name}",
                 key="method",
                 problem=f"{name} needs the classifier that {backbone.name} was pretrained with, and "
                 f"{_why_none(backbone)}",
-                allowed="a penalty that needs no source classifier, or weights with one",
+                allowed="a penalty that needs no source classifier, or weights with one (as packages: "
+                f"{', '.join(w.backbone for w in PACKAGED_WEIGHTS.values() if w.pretraining == 'supervised')})",
             )
         )
     mistakes += _layer_mistakes(config, name, backbone)

@@ -148,6 +148,7 @@ def test_every_front_member_can_be_repeated(demo: Path) -> None:
         assert space["space"] == {}
         assert "seed" not in space["fixed"]
         assert ("strength" in space["fixed"]) == (row["method"] != "linear_probe")
+        assert "strength.target_cka" not in space["fixed"]
         assert space["budget"]["trials"] == 1
         assert space["resources"] == {"cpus_per_worker": 3}
         flat = {**space["fixed"], "data": space["data"], "seed": space["search"]["seed"]}

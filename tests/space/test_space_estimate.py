@@ -45,6 +45,37 @@ def test_searched_numbers_widen_the_range() -> None:
     assert unknown[1] / unknown[0] > base[1] / base[0], "an unknown backbone is a wider guess"
 
 
+def test_methods_and_wrappers_cost_what_the_catalogue_says() -> None:
+    plain = seconds(load_space("one_run", ["method=full"]))
+    penalised = seconds(load_space("one_run", ["method=l2_sp"]))
+    with_teacher = seconds(load_space("one_run", ["method=delta"]))
+    assert plain[0] < penalised[0] < with_teacher[0]
+    assert seconds(load_space("one_run", ["method=lp_ft"]))[0] > plain[0], "a probe comes first"
+    assert seconds(load_space("one_run", ["method=partial"]))[0] < plain[0]
+    average = seconds(load_space("one_run", ["method=full", "optim.average=ema"]))
+    assert average == plain
+
+
+def test_sharpness_aware_steps_cost_double() -> None:
+    plain, sam = (
+        load_space("one_run", ["method=full", f"optim.sam={kind}", "budget.epochs=200"]) for kind in ("none", "sam")
+    )
+    assert seconds(sam)[0] == pytest.approx(2 * seconds(plain)[0], rel=0.1)
+    searched = seconds(load_space("pareto", ["space.optim.sam=[none, sam]"]))
+    assert searched[0] == seconds(load_space("pareto"))[0]
+    assert searched[1] > 1.5 * seconds(load_space("pareto"))[1]
+
+
+def test_more_measures_take_more_time() -> None:
+    plain = seconds(load_space("one_run"))
+    sharp = seconds(load_space("one_run", ["measure.sharpness=full"]))
+    assert sharp[0] > plain[0] + 40, "minutes on a CPU"
+    for key in ("measure.similarity", "measure.quality"):
+        more = seconds(load_space("one_run", [f"{key}=full"]))
+        assert plain[0] < more[0] < sharp[0]
+    assert seconds(load_space("one_run", ["measure.sharpness=standard"])) == plain
+
+
 def test_hours_end_a_search() -> None:
     short = load_space("pareto", ["budget.hours=0.01", "budget.trials=1000"])
     assert seconds(short)[1] < 36 + 30

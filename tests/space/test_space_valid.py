@@ -14,6 +14,7 @@ import jsonschema
 import pytest
 import yaml
 
+from repsim.catalogue import ADAPTERS, PENALTIES
 from repsim.errors import RequestError
 from sweeps.space import Branch, Choice, Constraint, Dimension, Range, Space, contains, load_space, space_from_dict
 from sweeps.space_file import FOLDER, available_spaces
@@ -24,6 +25,7 @@ HEAD = """
 name: trial
 objectives: [{metric: val_accuracy}, {metric: val_cka}]
 """
+LINEAR_HEADS = {name for name, info in ADAPTERS.items() if info.linear_head}
 
 
 def write(folder: Path, text: str, head: str = HEAD) -> str:
@@ -55,6 +57,16 @@ def test_packaged_spaces_and_resolved_ones_follow_the_schema(name: str) -> None:
     validator = jsonschema.Draft202012Validator(schema())
     validator.validate(yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8")))
     validator.validate(load_space(name).to_dict())
+
+
+def test_the_schema_knows_what_each_key_takes() -> None:
+    validator = jsonschema.Draft202012Validator(schema())
+    base = load_space("pareto").to_dict()
+    for fixed in ({"strength.target_cka": 0.9}, {"penalty.center": False}, {"penalty.layers": "all"}):
+        assert validator.is_valid(base | {"fixed": fixed}), fixed
+    for fixed in ({"strength.target_cka": 1.5}, {"penalty.center": 1}, {"head": "linaer"}):
+        assert not validator.is_valid(base | {"fixed": fixed}), fixed
+    assert "measure.sharpness" not in schema()["properties"]["space"]["properties"]
 
 
 def test_the_schema_refuses_what_is_misspelt() -> None:
@@ -111,6 +123,45 @@ def test_anchors_stand_even_where_their_methods_are_not_searched(tmp_path: Path)
     assert space.config(probe, data=space.data[0], seed=0).strength is None
     assert space.config(full, data=space.data[0], seed=0).optim.lr == 3e-4
     assert space.config({"method": "hcs"}, data=space.data[0], seed=0).strength == 2.0
+
+
+@pytest.mark.parametrize("adapter", ["linear_probe", "lp_ft"])
+def test_anchors_have_the_head_that_a_probe_fits(adapter: str, tmp_path: Path) -> None:
+    assert adapter in LINEAR_HEADS
+    varied = load_space(write(tmp_path, "space: {method: [full, repsim], head: [mlp, linear, cosine]}"))
+    assert [anchor["head"] for anchor in varied.anchors("x")] == ["linear", "linear"]
+    without = load_space(write(tmp_path, "space: {method: [full, repsim], head: [mlp, cosine]}"))
+    assert [anchor["head"] for anchor in without.anchors("x")] == ["linear", "mlp"], "the second stays in the space"
+    fixed = load_space(write(tmp_path, "fixed: {head: mlp}\nspace: {method: [full, repsim]}"))
+    probe, full = (fixed.config(anchor, data="x", seed=0) for anchor in fixed.anchors("x"))
+    assert (probe.head.name, full.head.name) == ("linear", "mlp")
+    plain = load_space(write(tmp_path, "space: {method: [full, repsim]}"))
+    assert "head" not in plain.anchors("x")[0]
+    kept = load_space(
+        write(tmp_path, f"space: {{method: [full, {adapter}], head: {{value: [mlp, linear], when: {{method: full}}}}}}")
+    )
+    probe, full = (kept.config(anchor, data="x", seed=0) for anchor in kept.anchors("x"))
+    assert (probe.head.name, full.head.name) == ("linear", "linear")
+
+
+def test_a_point_is_asked_for_in_either_spelling(tmp_path: Path) -> None:
+    nested = load_space(write(tmp_path, "fixed: {strength: {target_cka: 0.9}}\nspace: {method: [full, repsim]}"))
+    dotted = load_space(write(tmp_path, "fixed: {strength.target_cka: 0.9}\nspace: {method: [full, repsim]}"))
+    assert nested == dotted == reread(nested)
+    assert nested.config({"method": "repsim"}, data="x", seed=0).target_cka == 0.9
+    assert [nested.config(anchor, data="x", seed=0).target_cka for anchor in nested.anchors("x")] == [None, None]
+    searched = load_space(write(tmp_path, "space: {method: [full, hcs], strength: {target_cka: [0.8, 0.9]}}"))
+    assert searched.dimension("strength.target_cka").branches[0].when == {"penalty": ("any",)}
+    assert searched.domain("strength.target_cka", {"method": "full"}, "x") is None
+    assert searched.config({"method": "hcs", "strength.target_cka": 0.8}, data="x", seed=0).target_cka == 0.8
+    for override in ("strength.target_cka=0.9", "strength={target_cka: 0.9}"):
+        said = load_space("pareto", [override])
+        assert said.fixed["strength.target_cka"] == 0.9, "the last word counts"
+        assert "strength" not in {dimension.key for dimension in said.dimensions}
+    back = load_space(str(tmp_path / "trial.yaml"), ["strength=2"])
+    assert (back.fixed, back.dimensions[1:]) == ({"strength": 2.0}, ())
+    narrowed = load_space(str(tmp_path / "trial.yaml"), ["method=[full, linear_probe]"])
+    assert [dimension.key for dimension in narrowed.dimensions] == ["method"]
 
 
 def test_strength_is_absent_without_a_penalty_even_when_nothing_says_so(tmp_path: Path) -> None:
@@ -278,6 +329,22 @@ def test_a_stored_space_that_became_invalid_is_refused() -> None:
         space_from_dict(load_space("pareto").to_dict() | {"budget": {"trials": 0}}, where="runs/a/space.yaml")
 
 
+def test_every_method_a_convnet_can_take_gets_the_same_budget() -> None:
+    space = load_space("methods")
+    transformers = {"adaptformer", "vpt"}
+    assert set(space.values("method")) == (set(ADAPTERS) | set(PENALTIES)) - transformers
+    runs = 0
+    for method in map(str, space.values("method")):
+        found = [space.domain(key, {"method": method}, space.data[0]) for key in ("strength", "optim.lr")]
+        sizes = [len(domain.values) for domain in found if isinstance(domain, Choice)]
+        assert sizes == ([] if method == "linear_probe" else [3]), method
+        runs += sizes[0] if sizes else 1
+        adapter, penalty = ADAPTERS.get(method), PENALTIES.get(method)
+        low, high = penalty.strength_range if penalty else (adapter and adapter.lr_range) or (0, 0)
+        assert all(low <= value <= high for domain in found if isinstance(domain, Choice) for value in domain.values)
+    assert space.budget.trials == runs == 58
+
+
 def test_reading_imports_nothing_heavy_and_is_quick() -> None:
     code = (
         "import sys, sweeps.space, sweeps.arguments, sweeps.estimate, sweeps.space_schema;"
@@ -295,6 +362,10 @@ def test_the_tables_of_the_readme_are_up_to_date() -> None:
     assert readme_text(text) == text, "run: python -m sweeps.space_schema"
     for key in (*TOP_KEYS, *(f"{section}.{key}" for section, keys in SECTIONS.items() for key in keys)):
         assert f"`{key}`" in text or key in SECTIONS, key
+    (center,) = (line for line in text.splitlines() if line.startswith("| `penalty.center` |"))
+    assert center.startswith("| `penalty.center` | `true` | `true`, `false` |")
+    (target,) = (line for line in text.splitlines() if line.startswith("| `strength.target_cka` |"))
+    assert "a number above 0 below 1" in target
     with pytest.raises(ValueError, match="no marks around the table of metrics"):
         readme_text(text.replace("<!-- metrics", "<!-- metric"))
 
