@@ -63,6 +63,9 @@ class Sweep:
         self._threads, self._cache_dir = threads, cache_dir
         self._objective = space.objectives[0]
         records = journal.history.records.values()
+        for record in records:
+            if record.status.terminal:  # its driver may have been killed just before it could
+                folder.forget_checkpoint(record.trial.trial_id)
         self._queue: deque[Trial] = deque(record.trial for record in records if not record.status.terminal)
         hours = space.budget.hours
         self._deadline = None if hours is None else time.monotonic() + 3600.0 * hours
@@ -88,10 +91,11 @@ class Sweep:
         if trial is None:
             return None
         attempt = self._record(trial).attempts + 1
+        self._folder.crash_note(trial.trial_id).unlink(missing_ok=True)
         self._write(lambda: self._folder.set_attempt(trial.trial_id, attempt))
         self._write(lambda: self._journal.started(trial.trial_id, attempt))
         kind = (trial.data, trial.config.backbone.name, trial.config.parsed_method.adapter)
-        self._watchdog.started(trial.trial_id, kind, attempt)
+        self._watchdog.started(trial.trial_id, kind, deaths=self._record(trial).deaths)
         self._listener.changed(self._record(trial))
         return Assignment(
             trial_id=trial.trial_id,

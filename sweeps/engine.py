@@ -12,7 +12,8 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -20,6 +21,7 @@ import ray
 from ray import tune
 from ray._private import ray_constants
 from ray.tune import Callback
+from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
@@ -270,21 +272,29 @@ class _Watch(Callback):  # type: ignore[misc]
         self._looked = now
         _check_own_processes()
         nothing: Mapping[str, str] = {}
+        for trial in trials:
+            if trial.status == Trial.ERROR and trial.trial_id in self._live:
+                # a slot asked to be replaced: Ray tells neither searcher nor scheduler
+                self._guarded.ask(partial(_put_back, self._live.pop(trial.trial_id)), None)
         overdue = self._guarded.ask(lambda conductor: conductor.overdue(), nothing)
         self._killed = {trial_id: when for trial_id, when in self._killed.items() if trial_id in overdue}
         if any(now - when > _KILL_SECONDS for when in self._killed.values()):
             raise EngineLost("a trial that hung could not be ended")
-        self._hung.update(overdue)
         for trial in trials if overdue else ():
             assignment = self._live.get(trial.trial_id)
             if assignment is not None and assignment.trial_id in overdue and assignment.trial_id not in self._killed:
-                self._killed[assignment.trial_id] = now
                 actor = trial.temporary_state.ray_actor
                 if actor is not None:
+                    self._killed[assignment.trial_id] = now
+                    self._hung[assignment.trial_id] = overdue[assignment.trial_id]
                     ray.kill(actor, no_restart=True)
 
     def __getstate__(self) -> dict[str, object]:
         return {}
+
+
+def _put_back(assignment: Assignment, conductor: Conductor) -> None:
+    conductor.put_back(assignment)
 
 
 def _check_own_processes() -> None:
@@ -323,8 +333,13 @@ def drive(conductor: Conductor, slots: Slots, check: Callable[[], None]) -> None
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
             ),
         )
-        with suppress(_Stopped):
+        try:
             tuner.fit()
+        except _Stopped:
+            pass
+        except (ray.exceptions.RayError, tune.TuneError, ConnectionError) as error:
+            # not ours: what the conductor raises is kept in the guard
+            raise EngineLost(f"Ray broke: {one_line(' '.join(str(error).split()), 200)}") from error
     if guarded.failure is not None:
         raise guarded.failure
 

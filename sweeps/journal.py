@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, NoReturn, Self
@@ -150,8 +151,9 @@ class Journal:
             _write_all(self._file, text)
             os.fsync(self._file.fileno())
         except OSError:
-            self._file.truncate(end)
-            self._file.seek(end)
+            self._file.seek(end)  # what cannot be cut off is written over
+            with suppress(OSError):
+                self._file.truncate(end)
             raise
         fold()
 

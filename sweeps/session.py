@@ -19,7 +19,7 @@ from sweeps.conductor import Sweep
 from sweeps.disk import Disk
 from sweeps.engine import EngineLost, cluster, drive
 from sweeps.estimate import PARAMETER_BYTES, estimate
-from sweeps.journal import Journal, LeaseLost, first_line
+from sweeps.journal import Journal, LeaseLost, first_line, read_history
 from sweeps.listeners import Listeners
 from sweeps.live import LiveView
 from sweeps.preflight import Looked, preflight
@@ -58,30 +58,49 @@ def run(launch: Launch, signals: Signals) -> int:
         on_error=_say,
     )
     writer.check()
-    with _journal(launch, signals) as (folder, journal):
-        try:
-            return _attended(launch, looked, signals, uri, writer, folder, journal)
-        except (Interrupted, KeyboardInterrupt):
-            writer.close("interrupted", timeout=_HURRY_SECONDS)
-            _say(f"interrupted; go on with: {folder.resume_command}")
-            return INTERRUPTED
-        except LeaseLost as lost:
-            _say(f"{lost}; this one ends without writing any more")
+    folder = RunFolder(launch.runs_dir / launch.name)
+    try:
+        with _journal(launch, signals) as journal:
+            return _guarded(launch, looked, signals, uri, writer, folder, journal)
+    except (Interrupted, KeyboardInterrupt):
+        if not folder.journal.exists():
+            raise
+        _say(f"interrupted; go on with: {folder.resume_command}")
+        return INTERRUPTED
+    except LeaseLost as lost:
+        _say(f"{lost}; this one ends without writing any more")
+        return GAVE_UP
+    except OSError as error:
+        said = one_line(str(error), 300)
+        _say(f"the disk refuses: {said}; when it is mended, go on with: {folder.resume_command}")
+        return GAVE_UP
+    except EngineLost as lost:
+        ended = sum(record.status.terminal for record in read_history(folder.journal).records.values())
+        if not _may_start_again(ended):
+            _say(f"gave up: {lost}; when it is mended, go on with: {folder.resume_command}")
             return GAVE_UP
-        except OSError as error:
-            writer.close("interrupted", timeout=_HURRY_SECONDS)
-            _say(
-                f"the disk refuses: {one_line(str(error), 300)}; when it is mended, go on with: {folder.resume_command}"
-            )
-            return GAVE_UP
-        except EngineLost as lost:
-            writer.close("interrupted", timeout=_HURRY_SECONDS)
-            ended = sum(record.status.terminal for record in journal.history.records.values())
-            if not _may_start_again(ended):
-                _say(f"gave up: {lost}; when it is mended, go on with: {folder.resume_command}")
-                return GAVE_UP
-            _say(f"{lost}; starting again from the journal")
+        _say(f"{lost}; starting again from the journal")
     _start_again(launch)
+
+
+def _guarded(
+    launch: Launch,
+    looked: Looked,
+    signals: Signals,
+    uri: str,
+    writer: SweepWriter,
+    folder: RunFolder,
+    journal: Journal,
+) -> int:
+    """The sweep; however it is left, MLflow hears of it while the sweep is still ours."""
+    try:
+        return _attended(launch, looked, signals, uri, writer, folder, journal)
+    except LeaseLost:
+        writer.stop()
+        raise
+    except BaseException:
+        writer.close("interrupted", timeout=_HURRY_SECONDS)
+        raise
 
 
 def _attended(
@@ -112,12 +131,21 @@ def _attended(
 def _check_disk(launch: Launch, looked: Looked) -> None:
     """RequestError when what the sweep will leave does not fit where it will leave it."""
     slots = choose_slots(launch.space).parallel
-    needed = estimate(launch.space, looked.n_images, slots, parameters=looked.parameters).run_bytes
+    whole = estimate(launch.space, looked.n_images, slots, parameters=looked.parameters).run_bytes
+    needed = round(whole * _share_left(launch))
     there = next(folder for folder in (launch.runs_dir, *launch.runs_dir.parents) if folder.exists())
     free = shutil.disk_usage(there).free
     if needed > free:
         problem = f"the sweep needs about {needed / 1e6:.1f} MB, {free / 1e6:.1f} MB are free"
         raise RequestError(Mistake(where=str(launch.runs_dir), key="", problem=problem))
+
+
+def _share_left(launch: Launch) -> float:
+    """Of the trials, those that have not ended."""
+    if not launch.resume:
+        return 1.0
+    records = read_history(RunFolder.open_existing(launch.runs_dir, launch.name).journal).records.values()
+    return 1.0 - sum(record.status.terminal for record in records) / max(launch.space.trial_count, len(records))
 
 
 def _search(
@@ -158,8 +186,8 @@ def _search(
 
 
 @contextmanager
-def _journal(launch: Launch, signals: Signals) -> Iterator[tuple[RunFolder, Journal]]:
-    """The run folder and its journal, made (whole, or not at all) or continued; closed afterwards."""
+def _journal(launch: Launch, signals: Signals) -> Iterator[Journal]:
+    """The sweep's journal, made together with its folder (whole, or not at all) or continued; closed afterwards."""
     if launch.resume:
         folder = RunFolder.open_existing(launch.runs_dir, launch.name)
     else:
@@ -178,7 +206,7 @@ def _journal(launch: Launch, signals: Signals) -> Iterator[tuple[RunFolder, Jour
     with Journal.open(folder.journal, say=_say) as journal:
         if launch.resume:
             journal.resumed()
-        yield folder, journal
+        yield journal
 
 
 def _may_start_again(ended: int) -> bool:

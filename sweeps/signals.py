@@ -49,7 +49,7 @@ class Signals:
             yield self.check
         finally:
             self._only_note = outer
-        self.check()
+            self.check()
 
     def check(self) -> None:
         """Raise :class:`Interrupted` when a signal has been noted; take the handlers back from whoever has them.

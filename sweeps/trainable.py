@@ -10,10 +10,12 @@ whose engine is gone ends by itself; one that crashes leaves a note that says wh
 
 from __future__ import annotations
 
+import errno
 import faulthandler
 import json
 import math
 import os
+import re
 import threading
 import time
 import traceback
@@ -38,6 +40,7 @@ RECYCLED_AFTER = 64
 """A process is replaced after this many trials, so that no slow leak can grow for ever."""
 _LOOKS_FOR_ITS_ENGINE_EVERY = 2.0
 _ALLOCATION = "can't allocate memory"  # torch's CPU allocator raises a plain RuntimeError
+_NUMPYS_FULL_DISK = re.compile(r"^\d+ requested and \d+ written$")  # an OSError without a number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,10 +239,17 @@ def _end_with(engine: int) -> None:
 
 
 def _kind(error: Exception) -> type[TrialFailed]:
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or _ALLOCATION in str(error):
-        return TrialOutOfMemory
-    if isinstance(error, OSError) and is_full(error):
-        return TrialOutOfDisk
+    """Whose fault an error is; the errors it came from are asked as well."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, MemoryError) or type(cause).__name__ == "OutOfMemoryError" or _ALLOCATION in str(cause):
+            return TrialOutOfMemory
+        if isinstance(cause, OSError):
+            if cause.errno == errno.ENOMEM:
+                return TrialOutOfMemory
+            if is_full(cause) or _NUMPYS_FULL_DISK.search(str(cause)):
+                return TrialOutOfDisk
+        cause = cause.__cause__ or cause.__context__
     return TrialFailed
 
 

@@ -153,7 +153,6 @@ def test_the_lack_of_room_is_said_when_it_begins_and_when_it_ends(ground: Ground
     assert ground.said[1:] == ["there is space again: the sweep goes on"]
 
 
-@pytest.mark.xfail(strict=True, reason="a small write that goes through is taken for room for a trial")
 def test_a_small_write_does_not_end_the_lack_of_room(ground: Ground) -> None:
     disk = ground.disk(reserve=50)
     ground.free = 49

@@ -306,7 +306,6 @@ def test_ray_still_says_so_in_these_words() -> None:
     assert engine._RECYCLED in inspect.getsource(tune_controller)
 
 
-@pytest.mark.xfail(strict=True, reason="a slot that asks to be replaced is lost: Ray tells nobody, and the sweep waits")
 def test_a_slot_that_asks_to_be_replaced_is_heard_of(
     stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -480,7 +479,6 @@ def test_a_trial_that_hangs_again_later_has_its_time_again(
     assert killed == ["first", "second"]
 
 
-@pytest.mark.xfail(strict=True, reason="overdue once, whatever it says later is replaced by that")
 def test_its_own_error_is_the_reason_of_a_trial_that_was_slow(
     stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: SimpleNamespace, killed: list[object]
 ) -> None:
@@ -494,7 +492,6 @@ def test_its_own_error_is_the_reason_of_a_trial_that_was_slow(
     assert stage.conductor.heard == [("broke", "t0000", "ValueError: no (a.py:3)", "own")]
 
 
-@pytest.mark.xfail(strict=True, reason="a trial that Ray has not yet given a process counts as one that was killed")
 def test_a_trial_that_waits_for_a_process_does_not_end_the_engine(
     stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: SimpleNamespace, killed: list[object]
 ) -> None:
@@ -662,9 +659,6 @@ def test_what_the_conductor_raised_is_raised_again(
         ConnectionError("no Ray instance"),
     ],
     ids=lambda error: type(error).__name__,
-)
-@pytest.mark.xfail(
-    strict=True, reason="what Ray itself raises is not taken for a broken Ray (two of them are OSErrors)"
 )
 def test_what_ray_raises_means_that_it_is_broken(
     temporary: Path, monkeypatch: pytest.MonkeyPatch, error: Exception

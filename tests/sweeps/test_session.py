@@ -72,6 +72,9 @@ class Writer:
     def close(self, status: str, timeout: float = 30.0) -> None:
         self.calls.append(("close", status))
 
+    def stop(self) -> None:
+        self.calls.append(("stop",))
+
     @property
     def closed(self) -> list[object]:
         return [call[1] for call in self.calls if call[0] == "close"]
@@ -297,7 +300,6 @@ def test_a_launch_that_lost_its_lease_ends_without_writing(world: World, capsys:
     assert "completed" not in world.writer.closed
 
 
-@pytest.mark.xfail(strict=True, reason="the writer's thread is left at work: what is queued still goes to MLflow")
 def test_a_launch_that_lost_its_lease_leaves_mlflow_alone(world: World) -> None:
     world.during = failing(LeaseLost("another one has it"))
     world.run()
@@ -386,7 +388,6 @@ def test_a_ray_that_stays_broken_is_given_up(world: World, capsys: pytest.Captur
     assert world.writer.closed == ["interrupted"] * (session.MAX_RESTARTS + 1)
 
 
-@pytest.mark.xfail(strict=True, reason="a signal that came just before Ray broke is forgotten with the process")
 def test_a_signal_goes_before_a_new_start(world: World) -> None:
     def during(conductor: Conductor, check: Callable[[], None]) -> None:
         world.signals._receive(15, None)
@@ -425,8 +426,7 @@ def signalled(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_signal_while_the_folder_is_made_leaves_a_whole_one(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     signalled(world, monkeypatch)
-    with pytest.raises(Interrupted):
-        world.run()
+    assert world.run() == session.INTERRUPTED
     assert read_history(world.journal).records == {}
     world.again()
     world.signals, world.during = Signals(), finish
@@ -434,7 +434,6 @@ def test_a_signal_while_the_folder_is_made_leaves_a_whole_one(world: World, monk
 
 
 @pytest.mark.parametrize("resume", [False, True])
-@pytest.mark.xfail(strict=True, raises=Interrupted, reason="there is something to resume, and nobody says how")
 def test_an_interruption_says_how_to_go_on_as_soon_as_there_is_a_folder(
     world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], resume: bool
 ) -> None:
@@ -454,9 +453,6 @@ def test_an_interruption_says_how_to_go_on_as_soon_as_there_is_a_folder(
     assert "--resume x" in capsys.readouterr().out
 
 
-@pytest.mark.xfail(
-    strict=True, raises=OSError, reason="the first line of a resume is written outside of the safety net"
-)
 def test_a_resume_on_a_full_disk_ends_in_one_line(
     world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -519,7 +515,6 @@ def test_a_trial_needs_room_for_two_checkpoints(world: World, monkeypatch: pytes
     assert reserves == [2 * 1000 * 12]
 
 
-@pytest.mark.xfail(strict=True, raises=RequestError, reason="a resume is asked for the room of the whole sweep again")
 def test_a_resume_needs_room_for_the_rest_only(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "choose_slots", lambda space: Slots(parallel=1, threads=1))
     world.during = failing(Interrupted("SIGTERM"), after=2)

@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from types import FrameType
 
@@ -142,6 +144,36 @@ def test_handlers_that_somebody_put_over_ours_are_replaced(number: signal.Signal
     assert theirs == []
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the number of SIG_IGN, and the C library's name")
+def test_a_handler_that_compiled_code_replaced_unseen_is_put_back() -> None:
+    signals, ignore = Signals(), 1
+    libc = ctypes.CDLL(None)
+    libc.signal.argtypes, libc.signal.restype = [ctypes.c_int, ctypes.c_void_p], ctypes.c_void_p
+    with signals.caught(), pytest.raises(Interrupted, match="SIGUSR1"), signals.noted() as check:
+        libc.signal(signal.SIGUSR1, ignore)
+        assert signal.getsignal(signal.SIGUSR1) == signals._receive, "Python does not know"
+        signal.raise_signal(signal.SIGUSR1)
+        check()
+        signal.raise_signal(signal.SIGUSR1)
+        check()
+        raise AssertionError("the second one was ours to take")
+
+
+def test_an_alarm_that_compiled_code_set_is_called_off() -> None:
+    signals = Signals()
+    of_the_test_run = signal.setitimer(signal.ITIMER_REAL, 0)
+    try:
+        with signals.caught(), pytest.raises(Interrupted, match="SIGTERM"), signals.noted() as check:
+            signal.alarm(1000)
+            check()
+            assert signal.getitimer(signal.ITIMER_REAL)[0] > 0, "without a signal it is not ours to touch"
+            signal.raise_signal(signal.SIGTERM)
+            check()
+        assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, *of_the_test_run)
+
+
 def fail() -> None:
     raise RuntimeError("the engine is lost")
 
@@ -149,9 +181,7 @@ def fail() -> None:
 @pytest.mark.parametrize(
     "body",
     [
-        pytest.param(
-            fail, marks=pytest.mark.xfail(strict=True, reason="a signal noted before an error is forgotten with it")
-        ),
+        fail,
         lambda: None,
     ],
     ids=["left by an error", "left in order"],

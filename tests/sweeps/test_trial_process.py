@@ -193,21 +193,18 @@ WRONG = [
         TrialOutOfMemory,
         "Cannot allocate memory",
         id="the system's memory",
-        marks=pytest.mark.xfail(strict=True, reason="taken for the trial's own error"),
     ),
     pytest.param(
         raises(OSError("4000000 requested and 262112 written")),
         TrialOutOfDisk,
         "262112 written",
         id="a full disk, in numpy's words",
-        marks=pytest.mark.xfail(strict=True, reason="numpy's error has no number: taken for the trial's own"),
     ),
     pytest.param(
         full_while_caching,
         TrialOutOfDisk,
         "No space left",
         id="a full cache",
-        marks=pytest.mark.xfail(strict=True, reason="the cache's RequestError hides it: taken for the trial's own"),
     ),
 ]
 
