@@ -94,7 +94,8 @@ class Sweep:
         self._folder.crash_note(trial.trial_id).unlink(missing_ok=True)
         self._write(lambda: self._folder.set_attempt(trial.trial_id, attempt))
         self._write(lambda: self._journal.started(trial.trial_id, attempt))
-        kind = (trial.data, trial.config.backbone.name, trial.config.parsed_method.adapter)
+        config, method = trial.config, trial.config.parsed_method
+        kind = (trial.data, config.backbone.name, config.data.image_size, method.adapter, method.penalty)
         self._watchdog.started(trial.trial_id, kind, deaths=self._record(trial).deaths)
         self._listener.changed(self._record(trial))
         return Assignment(
@@ -135,6 +136,7 @@ class Sweep:
         record = self._journal.history.records[assignment.trial_id]
         trial, deaths = record.trial, record.deaths + 1
         if fault == "disk":
+            self._disk.refuse(reason)
             self._wait(trial, f"{reason}; tried again once there is space")
             self._queue.appendleft(trial)
             return
@@ -146,8 +148,17 @@ class Sweep:
             self._wait(trial, f"{reason}; retry {deaths} of {MAX_RETRIES}", died=True)
             self._queue.append(trial)
             return
-        reason = f"{reason}; given up after {deaths} times; {_MEMORY}"
+        hint = f"; {_MEMORY}" if reason == _KILLED or "memory" in reason.lower() else ""
+        reason = f"{reason}; given up after {deaths} times{hint}"
         self._end(assignment, trial, Outcome(status=Status.FAILED, reason=reason), None)
+
+    def began(self, assignment: Assignment) -> None:
+        """The trial has got its process."""
+        self._watchdog.began(assignment.trial_id)
+
+    def stood_still(self, seconds: float) -> None:
+        """The driver itself was away (a full disk, a stopped terminal job): no trial is to blame for the silence."""
+        self._watchdog.stood_still(seconds)
 
     def overdue(self) -> Mapping[str, str]:
         """Trials that have hung, by id, and that in words."""

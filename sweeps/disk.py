@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import shutil
 import time
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 _PAUSE_SECONDS = 1.0
+_REFUSED_SECONDS = 30.0
 _ANSWERS = frozenset({errno.ENOSPC, errno.EDQUOT})
 T = TypeVar("T")
 
@@ -27,17 +29,25 @@ class Disk:
 
     def __init__(self, folder: Path, reserve: int, say: Callable[[str], None], check: Callable[[], None]) -> None:
         self._folder, self._reserve, self._say, self._check = folder, reserve, say, check
+        self._refused_until = -math.inf
         self._paused: Literal["no room", "no write"] | None = None
 
     @property
     def has_room(self) -> bool:
         """Whether a new trial may begin; says so when the answer changes."""
+        if time.monotonic() < self._refused_until:
+            return False
         free = shutil.disk_usage(self._folder).free
         if free < self._reserve:
             self._pause("no room", f"{free / 1e6:.1f} MB are free, a trial needs {self._reserve / 1e6:.1f} MB")
             return False
         self._resume()
         return True
+
+    def refuse(self, why: str) -> None:
+        """A trial found no space, here or elsewhere (its cache, a quota): no new one begins for half a minute."""
+        self._refused_until = time.monotonic() + _REFUSED_SECONDS
+        self._pause("no room", why)
 
     def durably(self, write: Callable[[], T]) -> T:
         """What ``write`` returns; tried again for as long as the disk is full. Any other OSError is raised."""

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -21,13 +21,21 @@ import ray
 from ray import tune
 from ray._private import ray_constants
 from ray.tune import Callback
-from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from repsim.errors import one_line
+from repsim.errors import Mistake, RequestError, one_line
 from sweeps.slots import Slots
-from sweeps.trainable import Assignment, Fault, Report, TrialFailed, TrialOutOfDisk, TrialOutOfMemory, TrialProcess
+from sweeps.trainable import (
+    Assignment,
+    Fault,
+    Report,
+    TrialFailed,
+    TrialNotBegun,
+    TrialOutOfDisk,
+    TrialOutOfMemory,
+    TrialProcess,
+)
 
 _QUIET = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -40,15 +48,18 @@ _QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS": "0",
 }
-_RECYCLED = "requires reset_config() to be"
+_NOT_BEGUN = f"{TrialNotBegun.__name__}: "
 _ERRORS: Mapping[str, Fault] = {
     f"{TrialFailed.__name__}: ": "own",
     f"{TrialOutOfMemory.__name__}: ": "died",
     f"{TrialOutOfDisk.__name__}: ": "disk",
 }
+_PYTHON_ERROR = re.compile(r"^(?!ray\.)[\w.]*(Error|Exception|Exit)\b.*: ")
 _DISPOSABLE = "repsim-ray-"
 _LOOK_EVERY = 1.0
 """Seconds between two looks at Ray's own processes and at trials that have been silent for too long."""
+_STOOD_STILL = 5.0
+"""Two turns of Ray's loop are never so many seconds apart unless the driver was kept from running."""
 _KILL_SECONDS = 30.0
 """A trial's process that is not gone so long after it was killed cannot be reached: Ray itself is broken."""
 
@@ -77,6 +88,12 @@ class Conductor(Protocol):
 
     def broke(self, assignment: Assignment, reason: str, fault: Fault) -> None:
         """The trial raised, its process went away, or the disk was full."""
+
+    def began(self, assignment: Assignment) -> None:
+        """The trial has got its process."""
+
+    def stood_still(self, seconds: float) -> None:
+        """Nobody listened to the trials for so long."""
 
     def overdue(self) -> Mapping[str, str]:
         """Trials that have hung, by id, and that in words."""
@@ -168,7 +185,7 @@ class _Scheduler(FIFOScheduler):  # type: ignore[misc]
             return
         hung = self._hung.pop(assignment.trial_id, None)
         text = _error_text(trial)
-        if hung is None and _RECYCLED in text:
+        if hung is None and _NOT_BEGUN in text:
             self._guarded.ask(lambda conductor: conductor.put_back(assignment), None)
             return
         reason, fault = _told(text) if hung is None else (hung, "died")
@@ -196,6 +213,9 @@ def _told(text: str) -> tuple[str, Fault]:
             return text.rsplit(mark, 1)[-1].strip().splitlines()[0], fault
     if "OutOfMemory" in text:
         return "killed by Ray because the machine's memory ran out", "died"
+    lines = text.strip().splitlines()
+    if lines and _PYTHON_ERROR.match(lines[-1]):  # before its first step: in an import, in its folder
+        return f"the trial's process could not begin: {lines[-1].strip()}", "died"
     return "", "died"
 
 
@@ -203,7 +223,7 @@ def _told(text: str) -> tuple[str, Fault]:
 def cluster(slots: Slots, address: str | None) -> Iterator[None]:
     """A Ray of our own for the time of the sweep (loopback only), or the cluster at ``address``.
 
-    Raises EngineLost when Ray does not start.
+    Raises EngineLost when Ray does not start, RequestError when the cluster cannot be joined.
     """
     os.environ.update(_QUIET)
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
@@ -222,28 +242,32 @@ def cluster(slots: Slots, address: str | None) -> Iterator[None]:
         }
     else:
         options["address"] = address
-    _start(options)
+    _start(options, address)
+    lost = False
     try:
         yield
     except EngineLost:
-        # An orderly end would wait for processes that are gone.
+        lost = True
+        raise
+    finally:
         node = ray._private.worker._global_node
-        if node is not None:
+        if node is not None and (lost or node.dead_processes()):
+            # an orderly end would wait for processes that are gone
             node.kill_all_processes(check_alive=False, allow_graceful=False)
-        raise
-    except BaseException:
-        ray.shutdown()
-        raise
-    ray.shutdown()
+        else:
+            ray.shutdown()
 
 
-def _start(options: Mapping[str, object]) -> None:
+def _start(options: Mapping[str, object], address: str | None) -> None:
     """Start or join Ray, without the signal handlers it would install over ours."""
     install, ray._private.utils.set_sigterm_handler = ray._private.utils.set_sigterm_handler, lambda handler: None
     try:
         ray.init(**options)
-    except (ConnectionError, TimeoutError, RuntimeError, OSError) as error:
-        raise EngineLost(f"Ray does not start: {one_line(' '.join(str(error).split()), 200)}") from None
+    except (ConnectionError, TimeoutError, RuntimeError, ValueError, OSError) as error:
+        said = one_line(" ".join(str(error).split()), 200)
+        if address is not None:
+            raise RequestError(Mistake(where="--address", key=address, problem=f"cannot be joined: {said}")) from None
+        raise EngineLost(f"Ray does not start: {said}") from None
     finally:
         ray._private.utils.set_sigterm_handler = install
 
@@ -260,22 +284,26 @@ class _Watch(Callback):  # type: ignore[misc]
     ) -> None:
         self._guarded, self._live, self._hung, self._check = guarded, live, hung, check
         self._killed: dict[str, float] = {}
-        self._looked = 0.0
+        self._looked = self._stepped = 0.0
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: object) -> None:
+        assignment = self._live.get(trial.trial_id)
+        if assignment is not None:
+            self._guarded.ask(lambda conductor: conductor.began(assignment), None)
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: object) -> None:
         self._check()
         if self._guarded.failure is not None:
             raise _Stopped
         now = time.monotonic()
+        gap, self._stepped = now - self._stepped, now
+        if _STOOD_STILL < gap < now:
+            self._guarded.ask(lambda conductor: conductor.stood_still(gap), None)
         if now - self._looked < _LOOK_EVERY:
             return
         self._looked = now
         _check_own_processes()
         nothing: Mapping[str, str] = {}
-        for trial in trials:
-            if trial.status == Trial.ERROR and trial.trial_id in self._live:
-                # a slot asked to be replaced: Ray tells neither searcher nor scheduler
-                self._guarded.ask(partial(_put_back, self._live.pop(trial.trial_id)), None)
         overdue = self._guarded.ask(lambda conductor: conductor.overdue(), nothing)
         self._killed = {trial_id: when for trial_id, when in self._killed.items() if trial_id in overdue}
         if any(now - when > _KILL_SECONDS for when in self._killed.values()):
@@ -291,10 +319,6 @@ class _Watch(Callback):  # type: ignore[misc]
 
     def __getstate__(self) -> dict[str, object]:
         return {}
-
-
-def _put_back(assignment: Assignment, conductor: Conductor) -> None:
-    conductor.put_back(assignment)
 
 
 def _check_own_processes() -> None:

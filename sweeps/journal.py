@@ -82,6 +82,11 @@ class Journal:
             _refuse(path, "", f"cannot be written: {error.strerror}")
         return cls(path, lease, history, file)
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether another launch has taken the sweep over."""
+        return self._lease.lost
+
     def proposed(self, trial: Trial) -> None:
         """A trial exists; written before anything else hears of it."""
         self._append("proposed", trial=trial.to_dict())

@@ -23,6 +23,7 @@ from sweeps.request import Launch
 from sweeps.run_folder import RunFolder
 from sweeps.signals import Interrupted, Signals
 from sweeps.space import Space, load_space, space_from_dict
+from sweeps.terminal import make_unbreakable
 
 RUNS = Path("runs")
 WRONG_REQUEST, INTERRUPTED = 2, 130
@@ -140,4 +141,5 @@ def dry_run(space: Space) -> int:
 
 
 if __name__ == "__main__":
+    make_unbreakable()
     sys.exit(main())

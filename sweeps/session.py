@@ -95,11 +95,11 @@ def _guarded(
     """The sweep; however it is left, MLflow hears of it while the sweep is still ours."""
     try:
         return _attended(launch, looked, signals, uri, writer, folder, journal)
-    except LeaseLost:
-        writer.stop()
-        raise
     except BaseException:
-        writer.close("interrupted", timeout=_HURRY_SECONDS)
+        if journal.is_lost:
+            writer.stop()
+        else:
+            writer.close("interrupted", timeout=_HURRY_SECONDS)
         raise
 
 

@@ -1,4 +1,7 @@
-"""The signals that mean "stop": SIGINT (Ctrl-C), SIGTERM (a scheduler, a shutdown), SIGUSR1 (Slurm's warning)."""
+"""The signals that mean "stop": SIGINT (Ctrl-C), SIGTERM (a scheduler), SIGUSR1 (Slurm's warning), SIGHUP (a terminal).
+
+One that is ignored already (SIGHUP under nohup) stays ignored.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 _Handler = Callable[[int, FrameType | None], None]
 
 
@@ -23,6 +26,7 @@ class Signals:
     """
 
     def __init__(self) -> None:
+        self._ours: list[signal.Signals] = []
         self._arrived: str | None = None
         self._told = False
         self._only_note = False
@@ -30,7 +34,8 @@ class Signals:
     @contextmanager
     def caught(self) -> Iterator[None]:
         """Within, the handlers are ours; before and after, whose they were."""
-        before = {number: signal.signal(number, self._receive) for number in STOPPING}
+        self._ours = [number for number in STOPPING if signal.getsignal(number) != signal.SIG_IGN]
+        before = {number: signal.signal(number, self._receive) for number in self._ours}
         try:
             yield
         finally:
@@ -57,7 +62,7 @@ class Signals:
         Compiled code may have replaced them without Python's knowledge (Ray's does, by one that aborts the process
         some seconds after a SIGTERM), so they are set every time, and such an alarm is called off.
         """
-        for number in STOPPING:
+        for number in self._ours:
             signal.signal(number, self._receive)
         if self._arrived is not None and not self._told:
             self._told = True

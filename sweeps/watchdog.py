@@ -37,6 +37,16 @@ class Watchdog:
         """The trial has been handed to a slot; its process died or hung ``deaths`` times before."""
         self._watched[trial_id] = _Watched(kind=kind, patience=2**deaths, since=self._clock())
 
+    def began(self, trial_id: str) -> None:
+        """The trial has got its process only now: what was before was waiting, not silence."""
+        if trial_id in self._watched:
+            self._watched[trial_id].since = self._clock()
+
+    def stood_still(self, seconds: float) -> None:
+        """Nobody listened for so long: that silence was nobody's."""
+        for watched in self._watched.values():
+            watched.since += seconds
+
     def heard(self, trial_id: str) -> None:
         """A sign of life: the silence before it was a normal one."""
         watched = self._watched.get(trial_id)

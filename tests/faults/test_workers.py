@@ -46,7 +46,7 @@ def test_a_worker_killed_every_few_seconds_loses_nothing(images: Path, tmp_path:
                 kill([dice.choice(workers)], signal.SIGKILL)
                 killed += 1
             time.sleep(dice.uniform(1.5, 4.0))
-        printed, _ = process.communicate(timeout=400)
+        printed, _ = process.communicate(timeout=240)
     assert process.returncode == 0, printed
     assert killed >= 4
     found = assert_agreement(tmp_path, "hunted", 6)
@@ -142,7 +142,7 @@ def test_a_slot_is_replaced_after_so_many_trials_and_none_is_lost(images: Path, 
     space.write_text(space.read_text() + "  optim.lr: {low: 1.0e-5, high: 1.0e-2, log: true}\n")
     text = space.read_text()
     space.write_text("\n".join(line for line in text.splitlines() if "strength" not in line) + "\n")
-    code, printed = launch(tmp_path, "--space", str(space), "--name", "long", timeout=400)
+    code, printed = launch(tmp_path, "--space", str(space), "--name", "long", timeout=240)
     assert code == 0, printed
     assert_agreement(tmp_path, "long", asked)
     assert reasons(tmp_path, "long") == ["its slot was replaced before it began"]

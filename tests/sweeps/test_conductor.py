@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -347,7 +348,7 @@ def test_all_ended_is_not_complete_while_there_is_budget(stage: Stage) -> None:
 # a full disk
 
 
-def test_a_full_disk_is_nobodys_death(stage: Stage) -> None:
+def test_a_full_disk_is_nobodys_death(stage: Stage, naps: list[float]) -> None:
     first, other = stage.next(), stage.next()
     for _ in range(2 * MAX_RETRIES):
         stage.sweep.broke(first, "OSError: [Errno 28] No space left on device", "disk")
@@ -458,7 +459,9 @@ def undisturbed(stage: Stage) -> list[dict[str, object]]:
 def naps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """A pause takes no time."""
     slept: list[float] = []
-    monkeypatch.setattr(disk_module, "time", SimpleNamespace(sleep=slept.append))
+    monkeypatch.setattr(
+        disk_module, "time", SimpleNamespace(sleep=slept.append, monotonic=itertools.count(0.0, 100.0).__next__)
+    )
     return slept
 
 
@@ -514,7 +517,7 @@ def test_a_disk_full_at_every_sync_loses_and_repeats_nothing(
     crowded.journal.close()
     assert lines(crowded) == undisturbed
     assert len(naps) > 5
-    assert len(crowded.said) == 2 * len(naps)
+    assert len(crowded.said) == 2 * len(naps) + 2, "and the pause after a trial that found no space"
     attempts = {trial_id: record.attempts for trial_id, record in crowded.journal.history.records.items()}
     assert {trial_id: crowded.folder.current_attempt(trial_id) for trial_id in attempts} == attempts
     assert list(crowded.folder.root.rglob(".*")) == [], "no half-written files"

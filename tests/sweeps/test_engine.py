@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import logging
 import os
@@ -20,7 +19,6 @@ import pytest
 import ray
 from ray import tune
 from ray._private import ray_constants
-from ray.tune.execution import tune_controller
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
@@ -33,12 +31,13 @@ from sweeps.trainable import (
     Fault,
     Report,
     TrialFailed,
+    TrialNotBegun,
     TrialOutOfDisk,
     TrialOutOfMemory,
     TrialProcess,
 )
 
-RECYCLED = "Trainable runner reuse requires reset_config() to be implemented and return True."
+RECYCLED = "sweeps.trainable.TrialNotBegun: its process is replaced after 64 trials"
 DIED = "The actor died unexpectedly before finishing this task. Worker exit type: SYSTEM_ERROR"
 
 
@@ -87,6 +86,12 @@ class Sweep:
 
     def broke(self, assignment: Assignment, reason: str, fault: Fault) -> None:
         self.heard.append(("broke", assignment.trial_id, reason, fault))
+
+    def began(self, assignment: Assignment) -> None:
+        self.heard.append(("began", assignment.trial_id))
+
+    def stood_still(self, seconds: float) -> None:
+        self.heard.append(("stood still", seconds))
 
     def overdue(self) -> Mapping[str, str]:
         return self.late
@@ -266,10 +271,17 @@ def test_rays_words_become_a_reason_and_a_fault(text: str, reason: str, fault: s
     assert engine._told(text) == (reason, fault)
 
 
+def test_an_error_before_the_first_step_is_told_as_well() -> None:
+    text = "ray::TrialProcess.__init__() (pid=1)\n  File ...\nModuleNotFoundError: No module named 'sweeps'\n"
+    assert "No module named 'sweeps'" in engine._told(text)[0]
+
+
 def test_every_kind_of_error_is_told_apart() -> None:
-    kinds = [TrialFailed, *TrialFailed.__subclasses__()]
-    assert sorted(engine._ERRORS) == sorted(f"{kind.__name__}: " for kind in kinds)
+    kinds: list[type[TrialFailed]] = [TrialFailed, *TrialFailed.__subclasses__()]
+    assert sorted([*engine._ERRORS, engine._NOT_BEGUN]) == sorted(f"{kind.__name__}: " for kind in kinds)
     for kind in kinds:
+        if kind is TrialNotBegun:
+            continue
         assert engine._told(f"sweeps.trainable.{kind.__name__}: why")[0] == "why"
 
 
@@ -299,23 +311,6 @@ def test_a_replaced_slot_puts_its_trial_back(stage: Stage, tmp_path: Path) -> No
     stage.scheduler.on_trial_remove(None, RayTrial("b", tmp_path))
     stage.scheduler.on_trial_remove(None, RayTrial("b", tmp_path))
     assert stage.conductor.heard == [("put back", "t0000"), ("put back", "t0001")]
-    assert stage.live == {}
-
-
-def test_ray_still_says_so_in_these_words() -> None:
-    assert engine._RECYCLED in inspect.getsource(tune_controller)
-
-
-def test_a_slot_that_asks_to_be_replaced_is_heard_of(
-    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """After ``reset_config`` said no, Ray marks the trial ERROR and calls neither searcher nor scheduler."""
-    set_node(monkeypatch, None)
-    stage.searcher.suggest("a")
-    trial = RayTrial("a", tmp_path, RECYCLED)
-    trial.status = "ERROR"
-    stage.step(trial)
-    assert stage.conductor.heard == [("put back", "t0000")]
     assert stage.live == {}
 
 
@@ -692,3 +687,22 @@ def test_only_what_dead_drivers_left_is_swept_away(temporary: Path, monkeypatch:
     (temporary / names["dead"]).mkdir()
     drive(Sweep(), Slots(parallel=1, threads=1), lambda: None)
     assert not (temporary / names["dead"]).exists()
+
+
+def test_a_trial_that_gets_its_process_is_heard_of(stage: Stage, tmp_path: Path) -> None:
+    watch = engine._Watch(stage.guarded, stage.live, stage.hung, lambda: None)
+    watch.on_trial_start(0, [], RayTrial("nobody", tmp_path))
+    stage.searcher.suggest("a")
+    watch.on_trial_start(0, [], RayTrial("a", tmp_path))
+    assert stage.conductor.heard == [("began", "t0000")]
+
+
+def test_a_driver_that_stood_still_says_so(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, clock: SimpleNamespace
+) -> None:
+    set_node(monkeypatch, None)
+    watch = engine._Watch(stage.guarded, stage.live, stage.hung, lambda: None)
+    for wait in (0.0, 4.0, 60.0, 0.1):
+        clock.now += wait
+        watch.on_step_begin(0, [])
+    assert stage.conductor.heard == [("stood still", 60.0)]

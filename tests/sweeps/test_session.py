@@ -17,6 +17,7 @@ from repsim.errors import RequestError
 from repsim.records import EPOCH_METRICS, FACTS, METRICS, EpochResult, Status, TrialResult
 from sweeps import session
 from sweeps.arguments import parse_arguments
+from sweeps.disk import Disk
 from sweeps.engine import Conductor, EngineLost
 from sweeps.estimate import estimate
 from sweeps.journal import Journal, LeaseLost, read_history
@@ -214,6 +215,23 @@ def test_a_finished_sweep_is_only_told_again(world: World, capsys: pytest.Captur
         *(("update", f"t{number:04d}", Status.COMPLETED) for number in range(3)),
     ]
     assert read_history(world.journal).finished
+
+
+def test_a_reference_that_a_killed_driver_did_not_write_is_fixed_by_a_resume(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.launch = replace(world.launch, space=load_space("quick.yaml", trials=2))
+    world.during = finish
+
+    def killed(journal: Journal, data: str, values: object) -> None:
+        raise Interrupted("SIGKILL, as far as the journal can tell")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Journal, "reference", killed)
+        assert world.run() == session.INTERRUPTED
+    world.again()
+    assert world.run() == session.DONE
+    assert list(read_history(world.journal).references) == ["phantom:tiny"]
 
 
 def test_the_report_is_built_kept_and_not_missed(world: World) -> None:
@@ -503,11 +521,10 @@ def test_bigger_networks_and_more_slots_need_more_room(world: World, monkeypatch
 
 def test_a_trial_needs_room_for_two_checkpoints(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     reserves: list[int] = []
-    disk = session.Disk
 
-    def noting(folder: Path, *, reserve: int, say: Callable[[str], None], check: Callable[[], None]) -> session.Disk:
+    def noting(folder: Path, *, reserve: int, say: Callable[[str], None], check: Callable[[], None]) -> Disk:
         reserves.append(reserve)
-        return disk(folder, reserve, say, check)
+        return Disk(folder, reserve, say, check)
 
     monkeypatch.setattr(session, "Disk", noting)
     world.during = finish

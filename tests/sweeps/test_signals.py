@@ -30,8 +30,8 @@ def handlers_come_back() -> Iterator[None]:
         signal.signal(number, handler)
 
 
-def test_the_three_ways_of_being_asked_to_stop() -> None:
-    assert {number.name for number in STOPPING} == {"SIGINT", "SIGTERM", "SIGUSR1"}
+def test_the_ways_of_being_asked_to_stop() -> None:
+    assert {number.name for number in STOPPING} == {"SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP"}
     assert not issubclass(Interrupted, Exception), "nothing on the way may take it for a failure"
 
 
@@ -191,3 +191,13 @@ def test_a_noted_signal_is_not_forgotten_however_the_notes_are_left(body: Callab
     with signals.caught(), pytest.raises(Interrupted, match="SIGTERM"), signals.noted():
         signal.raise_signal(signal.SIGTERM)
         body()
+
+
+def test_what_is_ignored_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as under nohup
+    try:
+        with Signals().caught():
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+            signal.raise_signal(signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)

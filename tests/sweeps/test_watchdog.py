@@ -138,3 +138,23 @@ def test_a_new_start_forgets_the_old_silence(clock: Clock) -> None:
     clock.now += 50.0
     dog.started("t0000", "full", 0)
     assert dog.overdue() == {}
+
+
+def test_waiting_for_a_process_is_not_silence(clock: Clock) -> None:
+    dog = watching(clock, limit=5.0)
+    dog.started("t0000", "full", 0)
+    clock.now += 60.0
+    dog.began("t0000")
+    dog.began("nobody")
+    clock.now += 4.0
+    assert dog.overdue() == {}
+    clock.now += 2.0
+    assert list(dog.overdue()) == ["t0000"]
+
+
+def test_what_the_driver_missed_is_nobodys_silence(clock: Clock) -> None:
+    dog = watching(clock, limit=5.0)
+    dog.started("t0000", "full", 0)
+    clock.now += 60.0
+    dog.stood_still(58.0)
+    assert dog.overdue() == {}
