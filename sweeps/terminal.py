@@ -40,4 +40,4 @@ class Unbreakable:
 def make_unbreakable() -> None:
     """From now on, standard output survives its reader."""
     if not isinstance(sys.stdout, Unbreakable):
-        sys.stdout = Unbreakable(sys.stdout)  # type: ignore[assignment]
+        sys.stdout = Unbreakable(sys.stdout)
