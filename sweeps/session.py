@@ -117,8 +117,8 @@ def _attended(
     gave_up = _search(launch, looked, signals, folder, journal, writer)
     status = "completed" if gave_up is None else "failed"
     writer.end(status)
+    writer.flush(_DRAIN_SECONDS)
     if launch.report:
-        writer.flush(_DRAIN_SECONDS)
         if _build_report(launch.name, uri, folder.report):
             writer.log_report(folder.report)
     writer.close(status)
