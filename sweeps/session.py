@@ -118,9 +118,8 @@ def _attended(
     status = "completed" if gave_up is None else "failed"
     writer.end(status)
     writer.flush(_DRAIN_SECONDS)
-    if launch.report:
-        if _build_report(launch.name, uri, folder.report):
-            writer.log_report(folder.report)
+    if launch.report and _build_report(launch.name, uri, folder.report):
+        writer.log_report(folder.report)
     writer.close(status)
     if gave_up is not None:
         _say(f"gave up: {gave_up}; when it is mended, go on with: {folder.resume_command}")
