@@ -118,6 +118,7 @@ def _attended(
     status = "completed" if gave_up is None else "failed"
     writer.end(status)
     writer.flush(_DRAIN_SECONDS)
+    signals.check()
     if launch.report and _build_report(launch.name, uri, folder.report):
         writer.log_report(folder.report)
     writer.close(status)

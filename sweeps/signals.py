@@ -22,13 +22,13 @@ class Signals:
     """Turns a stopping signal into :class:`Interrupted`: at once, or, where that would tear something, at a check.
 
     Only the first signal counts; the ones after it are ignored, so that an impatient second one cannot tear the
-    clean-up of the first.
+    clean-up of the first. An exception out of a handler can get lost (Python ignores it inside a finaliser), so a check
+    raises again.
     """
 
     def __init__(self) -> None:
         self._ours: list[signal.Signals] = []
         self._arrived: str | None = None
-        self._told = False
         self._only_note = False
 
     @contextmanager
@@ -64,8 +64,7 @@ class Signals:
         """
         for number in self._ours:
             signal.signal(number, self._receive)
-        if self._arrived is not None and not self._told:
-            self._told = True
+        if self._arrived is not None:
             signal.alarm(0)
             raise Interrupted(self._arrived)
 
@@ -74,5 +73,4 @@ class Signals:
             return
         self._arrived = signal.Signals(number).name
         if not self._only_note:
-            self._told = True
             raise Interrupted(self._arrived)
