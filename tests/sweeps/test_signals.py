@@ -82,12 +82,11 @@ def test_where_it_would_tear_something_a_signal_waits_for_the_check(number: sign
 
 def test_a_signal_that_was_noted_is_raised_on_leaving() -> None:
     signals, done = Signals(), []
-    with signals.caught():
-        with pytest.raises(Interrupted, match="SIGUSR1"):
-            with signals.noted():
-                signal.raise_signal(signal.SIGUSR1)
-                done.append("whole")
-            done.append("never")
+    with signals.caught(), pytest.raises(Interrupted, match="SIGUSR1"):
+        with signals.noted():
+            signal.raise_signal(signal.SIGUSR1)
+            done.append("whole")
+        done.append("never")
     assert done == ["whole"]
 
 
