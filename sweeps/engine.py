@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -58,6 +59,8 @@ _PYTHON_ERROR = re.compile(r"^(?!ray\.)[\w.]*(Error|Exception|Exit)\b.*: ")
 _DISPOSABLE = "repsim-ray-"
 _LOOK_EVERY = 1.0
 """Seconds between two looks at Ray's own processes and at trials that have been silent for too long."""
+_STUCK_SECONDS = 5.0
+"""So long after a death of Ray's own processes the main thread has noticed it, or never will."""
 _STOOD_STILL = 5.0
 """Two turns of Ray's loop are never so many seconds apart unless the driver was kept from running."""
 _KILL_SECONDS = 30.0
@@ -220,9 +223,11 @@ def _told(text: str) -> tuple[str, Fault]:
 
 
 @contextmanager
-def cluster(slots: Slots, address: str | None) -> Iterator[None]:
+def cluster(slots: Slots, address: str | None, on_stuck: Callable[[str], None]) -> Iterator[None]:
     """A Ray of our own for the time of the sweep (loopback only), or the cluster at ``address``.
 
+    ``on_stuck`` is called, on a thread of its own, when a process of Ray's has died and the main thread, which may be
+    waiting for just that process, has not found out.
     Raises EngineLost when Ray does not start, RequestError when the cluster cannot be joined.
     """
     os.environ.update(_QUIET)
@@ -243,13 +248,15 @@ def cluster(slots: Slots, address: str | None) -> Iterator[None]:
     else:
         options["address"] = address
     _start(options, address)
-    lost = False
+    lost, over = False, threading.Event()
+    threading.Thread(target=_stand_by, args=(over, on_stuck), name="Ray's watch", daemon=True).start()
     try:
         yield
     except EngineLost:
         lost = True
         raise
     finally:
+        over.set()
         node = ray._private.worker._global_node
         if node is not None and (lost or node.dead_processes()):
             # an orderly end would wait for processes that are gone
@@ -319,6 +326,16 @@ class _Watch(Callback):  # type: ignore[misc]
 
     def __getstate__(self) -> dict[str, object]:
         return {}
+
+
+def _stand_by(over: threading.Event, on_stuck: Callable[[str], None]) -> None:
+    while not over.wait(_LOOK_EVERY):
+        try:
+            _check_own_processes()
+        except EngineLost as lost:
+            if not over.wait(_STUCK_SECONDS):
+                on_stuck(str(lost))
+                return
 
 
 def _check_own_processes() -> None:

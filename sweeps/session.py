@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
@@ -27,11 +27,11 @@ from sweeps.provenance import provenance
 from sweeps.request import Launch
 from sweeps.run_folder import RunFolder
 from sweeps.search import Search
-from sweeps.signals import Interrupted, Signals
+from sweeps.signals import INTERRUPTED, Interrupted, Signals
 from sweeps.slots import choose_slots
 from sweeps.tracking import SweepWriter, resolve_tracking_uri
 
-DONE, GAVE_UP, INTERRUPTED = 0, 1, 130
+DONE, GAVE_UP = 0, 1
 MAX_RESTARTS = 3
 """How often a broken Ray is replaced without a trial having ended in between."""
 _RESTARTS = "REPSIM_RESTARTS"
@@ -61,11 +61,14 @@ def run(launch: Launch, signals: Signals) -> int:
     folder = RunFolder(launch.runs_dir / launch.name)
     try:
         with _journal(launch, signals) as journal:
+            signals.last_words = f"interrupted; go on with: {folder.resume_command}"
             return _guarded(launch, looked, signals, uri, writer, folder, journal)
     except (Interrupted, KeyboardInterrupt):
         if not folder.journal.exists():
             raise
-        _say(f"interrupted; go on with: {folder.resume_command}")
+        signals.last_words = f"interrupted; go on with: {folder.resume_command}"
+        _say(signals.last_words)
+        signals.last_words = ""
         return INTERRUPTED
     except LeaseLost as lost:
         _say(f"{lost}; this one ends without writing any more")
@@ -75,12 +78,7 @@ def run(launch: Launch, signals: Signals) -> int:
         _say(f"the disk refuses: {said}; when it is mended, go on with: {folder.resume_command}")
         return GAVE_UP
     except EngineLost as lost:
-        ended = sum(record.status.terminal for record in read_history(folder.journal).records.values())
-        if not _may_start_again(ended):
-            _say(f"gave up: {lost}; when it is mended, go on with: {folder.resume_command}")
-            return GAVE_UP
-        _say(f"{lost}; starting again from the journal")
-    _start_again(launch)
+        return _replace_ray(launch, folder, str(lost))
 
 
 def _guarded(
@@ -173,7 +171,7 @@ def _search(
         )
         if not search.finished:
             # A signal is only noted meanwhile: an exception out of the middle of Ray's compiled code would not be ours.
-            with signals.noted() as check, cluster(slots, launch.address):
+            with signals.noted() as check, cluster(slots, launch.address, _on_stuck(launch, folder)):
                 check()
                 drive(sweep, slots, check)
             if sweep.gave_up is None and not sweep.complete:
@@ -207,6 +205,28 @@ def _journal(launch: Launch, signals: Signals) -> Iterator[Journal]:
         if launch.resume:
             journal.resumed()
         yield journal
+
+
+def _on_stuck(launch: Launch, folder: RunFolder) -> Callable[[str], None]:
+    """What to do, on another thread, when Ray is dead and the main thread waits for it: end this process at any cost.
+
+    Safe at any moment, as a kill would be.
+    """
+
+    def leave(why: str) -> None:
+        os._exit(_replace_ray(launch, folder, why))
+
+    return leave
+
+
+def _replace_ray(launch: Launch, folder: RunFolder, why: str) -> int:
+    """Start again with a new Ray; the exit code when that has been tried too often."""
+    ended = sum(record.status.terminal for record in read_history(folder.journal).records.values())
+    if not _may_start_again(ended):
+        _say(f"gave up: {why}; when it is mended, go on with: {folder.resume_command}")
+        return GAVE_UP
+    _say(f"{why}; starting again from the journal")
+    _start_again(launch)
 
 
 def _may_start_again(ended: int) -> bool:

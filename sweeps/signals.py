@@ -5,12 +5,19 @@ One that is ignored already (SIGHUP under nohup) stays ignored.
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+INTERRUPTED = 130
+"""The exit code of a launch that was stopped and can be resumed."""
+DEADLINE = 8.0
+"""Seconds after a signal in which the clean-up must be done."""
 _Handler = Callable[[int, FrameType | None], None]
 
 
@@ -23,11 +30,14 @@ class Signals:
 
     Only the first signal counts; the ones after it are ignored, so that an impatient second one cannot tear the
     clean-up of the first. An exception out of a handler can get lost (Python ignores it inside a finaliser), so a check
-    raises again.
+    raises again. And foreign code may wait for what a signal has killed as well: DEADLINE seconds after the signal the
+    process ends with ``last_words``, whatever it is doing; what it has written is safe at any moment.
     """
 
     def __init__(self) -> None:
+        self.last_words = "interrupted before the sweep began"
         self._ours: list[signal.Signals] = []
+        self._timer: threading.Timer | None = None
         self._arrived: str | None = None
         self._only_note = False
 
@@ -41,6 +51,8 @@ class Signals:
         finally:
             for number, old in before.items():
                 signal.signal(number, old)
+            if self._timer is not None:
+                self._timer.cancel()
 
     @contextmanager
     def noted(self) -> Iterator[Callable[[], None]]:
@@ -72,5 +84,14 @@ class Signals:
         if self._arrived is not None:
             return
         self._arrived = signal.Signals(number).name
+        self._timer = threading.Timer(DEADLINE, self._end)
+        self._timer.daemon = True
+        self._timer.start()
         if not self._only_note:
             raise Interrupted(self._arrived)
+
+    def _end(self) -> None:
+        if self.last_words:
+            print(self.last_words, flush=True)
+        sys.stdout.flush()
+        os._exit(INTERRUPTED)

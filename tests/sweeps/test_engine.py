@@ -544,12 +544,13 @@ def fake(monkeypatch: pytest.MonkeyPatch, quiet: None) -> FakeRay:
     return fake
 
 
+STUCK: list[str] = []
 SLOTS = Slots(parallel=2, threads=3)
 
 
 def test_a_ray_of_our_own_is_started_and_ended(fake: FakeRay) -> None:
     before, install = signal.getsignal(signal.SIGTERM), ray._private.utils.set_sigterm_handler
-    with cluster(SLOTS, None):
+    with cluster(SLOTS, None, STUCK.append):
         assert fake.ends == 0
     assert fake.ends == 1
     assert (fake.options["address"], fake.options["num_cpus"]) == ("local", 6)
@@ -559,7 +560,7 @@ def test_a_ray_of_our_own_is_started_and_ended(fake: FakeRay) -> None:
 
 
 def test_a_running_cluster_is_joined(fake: FakeRay) -> None:
-    with cluster(SLOTS, "10.0.0.1:6379"):
+    with cluster(SLOTS, "10.0.0.1:6379", STUCK.append):
         pass
     assert fake.options["address"] == "10.0.0.1:6379"
     assert "num_cpus" not in fake.options
@@ -570,7 +571,7 @@ def test_a_ray_that_does_not_start_is_lost(fake: FakeRay, error: type[Exception]
     install = ray._private.utils.set_sigterm_handler
     fake.fails = error("first line\nsecond line " + "x" * 500)
     lost = pytest.raises(EngineLost, match=r"^Ray does not start: 'first line second line x+…$")
-    with lost as caught, cluster(SLOTS, None):
+    with lost as caught, cluster(SLOTS, None, STUCK.append):
         raise AssertionError("it did not start")
     assert "\n" not in str(caught.value)
     assert ray._private.utils.set_sigterm_handler is install
@@ -580,18 +581,18 @@ def test_a_ray_that_does_not_start_is_lost(fake: FakeRay, error: type[Exception]
 def test_a_lost_ray_is_killed_and_not_asked_to_end(fake: FakeRay, monkeypatch: pytest.MonkeyPatch) -> None:
     node = Node("raylet")
     set_node(monkeypatch, node)
-    with pytest.raises(EngineLost, match="raylet"), cluster(SLOTS, None):
+    with pytest.raises(EngineLost, match="raylet"), cluster(SLOTS, None, STUCK.append):
         raise EngineLost("Ray's raylet died")
     assert node.ended == [{"check_alive": False, "allow_graceful": False}]
     assert fake.ends == 0
     set_node(monkeypatch, None)  # lost before it had a node
-    with pytest.raises(EngineLost, match="raylet"), cluster(SLOTS, None):
+    with pytest.raises(EngineLost, match="raylet"), cluster(SLOTS, None, STUCK.append):
         raise EngineLost("Ray's raylet died")
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
 def test_any_other_end_is_an_orderly_one(fake: FakeRay, error: type[BaseException]) -> None:
-    with pytest.raises(error), cluster(SLOTS, None):
+    with pytest.raises(error), cluster(SLOTS, None, STUCK.append):
         raise error
     assert fake.ends == 1
 

@@ -115,7 +115,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     made = World(launch=launch, writer=Writer())
 
     @contextmanager
-    def cluster(slots: Slots, address: str | None) -> Iterator[None]:
+    def cluster(slots: Slots, address: str | None, on_stuck: Callable[[str], None]) -> Iterator[None]:
         yield
 
     def build(name: str, uri: str, out: Path) -> bool:
