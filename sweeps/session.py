@@ -171,7 +171,7 @@ def _search(
         )
         if not search.finished:
             # A signal is only noted meanwhile: an exception out of the middle of Ray's compiled code would not be ours.
-            with signals.noted() as check, cluster(slots, launch.address, _on_stuck(launch, folder)):
+            with signals.noted() as check, cluster(slots, launch.address, _on_stuck(launch, folder, signals)):
                 check()
                 drive(sweep, slots, check)
             if sweep.gave_up is None and not sweep.complete:
@@ -207,13 +207,15 @@ def _journal(launch: Launch, signals: Signals) -> Iterator[Journal]:
         yield journal
 
 
-def _on_stuck(launch: Launch, folder: RunFolder) -> Callable[[str], None]:
+def _on_stuck(launch: Launch, folder: RunFolder, signals: Signals) -> Callable[[str], None]:
     """What to do, on another thread, when Ray is dead and the main thread waits for it: end this process at any cost.
 
     Safe at any moment, as a kill would be.
     """
 
     def leave(why: str) -> None:
+        if signals.requested:
+            signals.end_now()
         os._exit(_replace_ray(launch, folder, why))
 
     return leave

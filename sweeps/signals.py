@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import NoReturn
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 INTERRUPTED = 130
@@ -37,7 +38,7 @@ class Signals:
     def __init__(self) -> None:
         self.last_words = "interrupted before the sweep began"
         self._ours: list[signal.Signals] = []
-        self._timer: threading.Timer | None = None
+        self._left, self._requested = threading.Event(), threading.Event()
         self._arrived: str | None = None
         self._only_note = False
 
@@ -46,13 +47,19 @@ class Signals:
         """Within, the handlers are ours; before and after, whose they were."""
         self._ours = [number for number in STOPPING if signal.getsignal(number) != signal.SIG_IGN]
         before = {number: signal.signal(number, self._receive) for number in self._ours}
+        # A handler in Python waits for the main thread, which may be waiting for what the signal has killed.
+        reading, writing = socket.socketpair()
+        writing.setblocking(False)
+        woken = signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
+        threading.Thread(target=self._watch, args=(reading,), name="signal watch", daemon=True).start()
         try:
             yield
         finally:
             for number, old in before.items():
                 signal.signal(number, old)
-            if self._timer is not None:
-                self._timer.cancel()
+            signal.set_wakeup_fd(woken)
+            self._left.set()
+            writing.close()
 
     @contextmanager
     def noted(self) -> Iterator[Callable[[], None]]:
@@ -84,14 +91,25 @@ class Signals:
         if self._arrived is not None:
             return
         self._arrived = signal.Signals(number).name
-        self._timer = threading.Timer(DEADLINE, self._end)
-        self._timer.daemon = True
-        self._timer.start()
         if not self._only_note:
             raise Interrupted(self._arrived)
 
-    def _end(self) -> None:
+    @property
+    def requested(self) -> bool:
+        """Whether a stop was asked for, as other threads see it."""
+        return self._requested.is_set()
+
+    def end_now(self) -> NoReturn:
+        """End the process with ``last_words``."""
         if self.last_words:
             print(self.last_words, flush=True)
-        sys.stdout.flush()
         os._exit(INTERRUPTED)
+
+    def _watch(self, reading: socket.socket) -> None:
+        with reading:
+            while numbers := reading.recv(64):
+                if any(number in self._ours for number in numbers):
+                    self._requested.set()
+                    if not self._left.wait(DEADLINE):
+                        self.end_now()
+                    return
