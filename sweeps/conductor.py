@@ -63,6 +63,9 @@ class Sweep:
         self._threads, self._cache_dir = threads, cache_dir
         self._objective = space.objectives[0]
         records = journal.history.records.values()
+        for record in records:
+            if record.status.terminal:  # its driver may have been killed just before it could
+                folder.forget_checkpoint(record.trial.trial_id)
         self._queue: deque[Trial] = deque(record.trial for record in records if not record.status.terminal)
         hours = space.budget.hours
         self._deadline = None if hours is None else time.monotonic() + 3600.0 * hours
@@ -88,10 +91,12 @@ class Sweep:
         if trial is None:
             return None
         attempt = self._record(trial).attempts + 1
+        self._folder.crash_note(trial.trial_id).unlink(missing_ok=True)
         self._write(lambda: self._folder.set_attempt(trial.trial_id, attempt))
         self._write(lambda: self._journal.started(trial.trial_id, attempt))
-        kind = (trial.data, trial.config.backbone.name, trial.config.parsed_method.adapter)
-        self._watchdog.started(trial.trial_id, kind, attempt)
+        config, method = trial.config, trial.config.parsed_method
+        kind = (trial.data, config.backbone.name, config.data.image_size, method.adapter, method.penalty)
+        self._watchdog.started(trial.trial_id, kind, deaths=self._record(trial).deaths)
         self._listener.changed(self._record(trial))
         return Assignment(
             trial_id=trial.trial_id,
@@ -131,6 +136,7 @@ class Sweep:
         record = self._journal.history.records[assignment.trial_id]
         trial, deaths = record.trial, record.deaths + 1
         if fault == "disk":
+            self._disk.refuse(reason)
             self._wait(trial, f"{reason}; tried again once there is space")
             self._queue.appendleft(trial)
             return
@@ -142,8 +148,17 @@ class Sweep:
             self._wait(trial, f"{reason}; retry {deaths} of {MAX_RETRIES}", died=True)
             self._queue.append(trial)
             return
-        reason = f"{reason}; given up after {deaths} times; {_MEMORY}"
+        hint = f"; {_MEMORY}" if reason == _KILLED or "memory" in reason.lower() else ""
+        reason = f"{reason}; given up after {deaths} times{hint}"
         self._end(assignment, trial, Outcome(status=Status.FAILED, reason=reason), None)
+
+    def began(self, assignment: Assignment) -> None:
+        """The trial has got its process."""
+        self._watchdog.began(assignment.trial_id)
+
+    def stood_still(self, seconds: float) -> None:
+        """The driver itself was away (a full disk, a stopped terminal job): no trial is to blame for the silence."""
+        self._watchdog.stood_still(seconds)
 
     def overdue(self) -> Mapping[str, str]:
         """Trials that have hung, by id, and that in words."""

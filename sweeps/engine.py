@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -23,9 +25,18 @@ from ray.tune import Callback
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from repsim.errors import one_line
+from repsim.errors import Mistake, RequestError, one_line
 from sweeps.slots import Slots
-from sweeps.trainable import Assignment, Fault, Report, TrialFailed, TrialOutOfDisk, TrialOutOfMemory, TrialProcess
+from sweeps.trainable import (
+    Assignment,
+    Fault,
+    Report,
+    TrialFailed,
+    TrialNotBegun,
+    TrialOutOfDisk,
+    TrialOutOfMemory,
+    TrialProcess,
+)
 
 _QUIET = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -38,15 +49,20 @@ _QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS": "0",
 }
-_RECYCLED = "requires reset_config() to be"
+_NOT_BEGUN = f"{TrialNotBegun.__name__}: "
 _ERRORS: Mapping[str, Fault] = {
     f"{TrialFailed.__name__}: ": "own",
     f"{TrialOutOfMemory.__name__}: ": "died",
     f"{TrialOutOfDisk.__name__}: ": "disk",
 }
+_PYTHON_ERROR = re.compile(r"^(?!ray\.)[\w.]*(Error|Exception|Exit)\b.*: ")
 _DISPOSABLE = "repsim-ray-"
 _LOOK_EVERY = 1.0
 """Seconds between two looks at Ray's own processes and at trials that have been silent for too long."""
+_STUCK_SECONDS = 5.0
+"""So long after a death of Ray's own processes the main thread has noticed it, or never will."""
+_STOOD_STILL = 5.0
+"""Two turns of Ray's loop are never so many seconds apart unless the driver was kept from running."""
 _KILL_SECONDS = 30.0
 """A trial's process that is not gone so long after it was killed cannot be reached: Ray itself is broken."""
 
@@ -75,6 +91,12 @@ class Conductor(Protocol):
 
     def broke(self, assignment: Assignment, reason: str, fault: Fault) -> None:
         """The trial raised, its process went away, or the disk was full."""
+
+    def began(self, assignment: Assignment) -> None:
+        """The trial has got its process."""
+
+    def stood_still(self, seconds: float) -> None:
+        """Nobody listened to the trials for so long."""
 
     def overdue(self) -> Mapping[str, str]:
         """Trials that have hung, by id, and that in words."""
@@ -166,7 +188,7 @@ class _Scheduler(FIFOScheduler):  # type: ignore[misc]
             return
         hung = self._hung.pop(assignment.trial_id, None)
         text = _error_text(trial)
-        if hung is None and _RECYCLED in text:
+        if hung is None and _NOT_BEGUN in text:
             self._guarded.ask(lambda conductor: conductor.put_back(assignment), None)
             return
         reason, fault = _told(text) if hung is None else (hung, "died")
@@ -194,14 +216,19 @@ def _told(text: str) -> tuple[str, Fault]:
             return text.rsplit(mark, 1)[-1].strip().splitlines()[0], fault
     if "OutOfMemory" in text:
         return "killed by Ray because the machine's memory ran out", "died"
+    lines = text.strip().splitlines()
+    if lines and _PYTHON_ERROR.match(lines[-1]):  # before its first step: in an import, in its folder
+        return f"the trial's process could not begin: {lines[-1].strip()}", "died"
     return "", "died"
 
 
 @contextmanager
-def cluster(slots: Slots, address: str | None) -> Iterator[None]:
+def cluster(slots: Slots, address: str | None, on_stuck: Callable[[str], None]) -> Iterator[None]:
     """A Ray of our own for the time of the sweep (loopback only), or the cluster at ``address``.
 
-    Raises EngineLost when Ray does not start.
+    ``on_stuck`` is called, on a thread of its own, when a process of Ray's has died and the main thread, which may be
+    waiting for just that process, has not found out.
+    Raises EngineLost when Ray does not start, RequestError when the cluster cannot be joined.
     """
     os.environ.update(_QUIET)
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
@@ -220,28 +247,34 @@ def cluster(slots: Slots, address: str | None) -> Iterator[None]:
         }
     else:
         options["address"] = address
-    _start(options)
+    _start(options, address)
+    lost, over = False, threading.Event()
+    threading.Thread(target=_stand_by, args=(over, on_stuck), name="Ray's watch", daemon=True).start()
     try:
         yield
     except EngineLost:
-        # An orderly end would wait for processes that are gone.
+        lost = True
+        raise
+    finally:
+        over.set()
         node = ray._private.worker._global_node
-        if node is not None:
+        if node is not None and (lost or node.dead_processes()):
+            # an orderly end would wait for processes that are gone
             node.kill_all_processes(check_alive=False, allow_graceful=False)
-        raise
-    except BaseException:
-        ray.shutdown()
-        raise
-    ray.shutdown()
+        else:
+            ray.shutdown()
 
 
-def _start(options: Mapping[str, object]) -> None:
+def _start(options: Mapping[str, object], address: str | None) -> None:
     """Start or join Ray, without the signal handlers it would install over ours."""
     install, ray._private.utils.set_sigterm_handler = ray._private.utils.set_sigterm_handler, lambda handler: None
     try:
         ray.init(**options)
-    except (ConnectionError, TimeoutError, RuntimeError, OSError) as error:
-        raise EngineLost(f"Ray does not start: {one_line(' '.join(str(error).split()), 200)}") from None
+    except (ConnectionError, TimeoutError, RuntimeError, ValueError, OSError) as error:
+        said = one_line(" ".join(str(error).split()), 200)
+        if address is not None:
+            raise RequestError(Mistake(where="--address", key=address, problem=f"cannot be joined: {said}")) from None
+        raise EngineLost(f"Ray does not start: {said}") from None
     finally:
         ray._private.utils.set_sigterm_handler = install
 
@@ -258,13 +291,21 @@ class _Watch(Callback):  # type: ignore[misc]
     ) -> None:
         self._guarded, self._live, self._hung, self._check = guarded, live, hung, check
         self._killed: dict[str, float] = {}
-        self._looked = 0.0
+        self._looked = self._stepped = 0.0
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: object) -> None:
+        assignment = self._live.get(trial.trial_id)
+        if assignment is not None:
+            self._guarded.ask(lambda conductor: conductor.began(assignment), None)
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: object) -> None:
         self._check()
         if self._guarded.failure is not None:
             raise _Stopped
         now = time.monotonic()
+        gap, self._stepped = now - self._stepped, now
+        if _STOOD_STILL < gap < now:
+            self._guarded.ask(lambda conductor: conductor.stood_still(gap), None)
         if now - self._looked < _LOOK_EVERY:
             return
         self._looked = now
@@ -274,17 +315,27 @@ class _Watch(Callback):  # type: ignore[misc]
         self._killed = {trial_id: when for trial_id, when in self._killed.items() if trial_id in overdue}
         if any(now - when > _KILL_SECONDS for when in self._killed.values()):
             raise EngineLost("a trial that hung could not be ended")
-        self._hung.update(overdue)
         for trial in trials if overdue else ():
             assignment = self._live.get(trial.trial_id)
             if assignment is not None and assignment.trial_id in overdue and assignment.trial_id not in self._killed:
-                self._killed[assignment.trial_id] = now
                 actor = trial.temporary_state.ray_actor
                 if actor is not None:
+                    self._killed[assignment.trial_id] = now
+                    self._hung[assignment.trial_id] = overdue[assignment.trial_id]
                     ray.kill(actor, no_restart=True)
 
     def __getstate__(self) -> dict[str, object]:
         return {}
+
+
+def _stand_by(over: threading.Event, on_stuck: Callable[[str], None]) -> None:
+    while not over.wait(_LOOK_EVERY):
+        try:
+            _check_own_processes()
+        except EngineLost as lost:
+            if not over.wait(_STUCK_SECONDS):
+                on_stuck(str(lost))
+                return
 
 
 def _check_own_processes() -> None:
@@ -323,8 +374,13 @@ def drive(conductor: Conductor, slots: Slots, check: Callable[[], None]) -> None
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
             ),
         )
-        with suppress(_Stopped):
+        try:
             tuner.fit()
+        except _Stopped:
+            pass
+        except (ray.exceptions.RayError, tune.TuneError, ConnectionError) as error:
+            # not ours: what the conductor raises is kept in the guard
+            raise EngineLost(f"Ray broke: {one_line(' '.join(str(error).split()), 200)}") from error
     if guarded.failure is not None:
         raise guarded.failure
 

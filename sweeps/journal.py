@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, NoReturn, Self
@@ -81,6 +82,11 @@ class Journal:
             _refuse(path, "", f"cannot be written: {error.strerror}")
         return cls(path, lease, history, file)
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether another launch has taken the sweep over."""
+        return self._lease.lost
+
     def proposed(self, trial: Trial) -> None:
         """A trial exists; written before anything else hears of it."""
         self._append("proposed", trial=trial.to_dict())
@@ -150,8 +156,9 @@ class Journal:
             _write_all(self._file, text)
             os.fsync(self._file.fileno())
         except OSError:
-            self._file.truncate(end)
-            self._file.seek(end)
+            self._file.seek(end)  # what cannot be cut off is written over
+            with suppress(OSError):
+                self._file.truncate(end)
             raise
         fold()
 

@@ -10,6 +10,7 @@ session     preflight, search, Ray, journal, MLflow, sweeps/session.py
 from __future__ import annotations
 
 import io
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -21,11 +22,12 @@ from repsim.errors import Mistake, RequestError
 from sweeps.arguments import Arguments, default_name, parse_arguments
 from sweeps.request import Launch
 from sweeps.run_folder import RunFolder
-from sweeps.signals import Interrupted, Signals
+from sweeps.signals import INTERRUPTED, Interrupted, Signals
 from sweeps.space import Space, load_space, space_from_dict
+from sweeps.terminal import make_unbreakable
 
 RUNS = Path("runs")
-WRONG_REQUEST, INTERRUPTED = 2, 130
+WRONG_REQUEST = 2
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,7 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(harmless(str(mistake)), file=sys.stderr)
         return WRONG_REQUEST
     except Interrupted:
-        print("interrupted before the sweep began", file=sys.stderr)
+        print(signals.last_words, file=sys.stderr)
+        signals.last_words = ""
         return INTERRUPTED
 
 
@@ -140,4 +143,9 @@ def dry_run(space: Space) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    make_unbreakable()
+    code = main()
+    if code == INTERRUPTED:  # what foreign code does at exit may wait for what the signal has killed as well
+        sys.stdout.flush()
+        os._exit(code)
+    sys.exit(code)

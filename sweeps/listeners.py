@@ -29,20 +29,23 @@ class Listeners:
             self._tell_reference(data, reference)
         for record in records.values():
             self._writer.update(record)
+        for data in self._space.data:
+            self._fix_reference(data)
         self._tell_front()
 
     def changed(self, record: TrialRecord) -> None:
         """One trial's record has changed."""
         self._writer.update(record)
         if record.status.terminal:
-            data = record.trial.data
-            reference = self._search.reference(data)
-            if reference is not None and data not in self._journal.history.references:
-                fixed = reference
-                self._disk.durably(lambda: self._journal.reference(data, fixed))
-                self._tell_reference(data, reference)
+            self._fix_reference(record.trial.data)
             self._tell_front()
         self._show()
+
+    def _fix_reference(self, data: str) -> None:
+        reference = self._search.reference(data)
+        if reference is not None and data not in self._journal.history.references:
+            self._disk.durably(lambda: self._journal.reference(data, reference))
+            self._tell_reference(data, reference)
 
     def _tell_reference(self, data: str, reference: Mapping[str, float]) -> None:
         ideal = self._search.ideal(data)

@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
@@ -19,7 +19,7 @@ from sweeps.conductor import Sweep
 from sweeps.disk import Disk
 from sweeps.engine import EngineLost, cluster, drive
 from sweeps.estimate import PARAMETER_BYTES, estimate
-from sweeps.journal import Journal, LeaseLost, first_line
+from sweeps.journal import Journal, LeaseLost, first_line, read_history
 from sweeps.listeners import Listeners
 from sweeps.live import LiveView
 from sweeps.preflight import Looked, preflight
@@ -27,11 +27,11 @@ from sweeps.provenance import provenance
 from sweeps.request import Launch
 from sweeps.run_folder import RunFolder
 from sweeps.search import Search
-from sweeps.signals import Interrupted, Signals
+from sweeps.signals import INTERRUPTED, Interrupted, Signals
 from sweeps.slots import choose_slots
 from sweeps.tracking import SweepWriter, resolve_tracking_uri
 
-DONE, GAVE_UP, INTERRUPTED = 0, 1, 130
+DONE, GAVE_UP = 0, 1
 MAX_RESTARTS = 3
 """How often a broken Ray is replaced without a trial having ended in between."""
 _RESTARTS = "REPSIM_RESTARTS"
@@ -58,30 +58,47 @@ def run(launch: Launch, signals: Signals) -> int:
         on_error=_say,
     )
     writer.check()
-    with _journal(launch, signals) as (folder, journal):
-        try:
-            return _attended(launch, looked, signals, uri, writer, folder, journal)
-        except (Interrupted, KeyboardInterrupt):
+    folder = RunFolder(launch.runs_dir / launch.name)
+    try:
+        with _journal(launch, signals) as journal:
+            signals.last_words = f"interrupted; go on with: {folder.resume_command}"
+            return _guarded(launch, looked, signals, uri, writer, folder, journal)
+    except (Interrupted, KeyboardInterrupt):
+        if not folder.journal.exists():
+            raise
+        signals.last_words = f"interrupted; go on with: {folder.resume_command}"
+        _say(signals.last_words)
+        signals.last_words = ""
+        return INTERRUPTED
+    except LeaseLost as lost:
+        _say(f"{lost}; this one ends without writing any more")
+        return GAVE_UP
+    except OSError as error:
+        said = one_line(str(error), 300)
+        _say(f"the disk refuses: {said}; when it is mended, go on with: {folder.resume_command}")
+        return GAVE_UP
+    except EngineLost as lost:
+        return _replace_ray(launch, folder, str(lost))
+
+
+def _guarded(
+    launch: Launch,
+    looked: Looked,
+    signals: Signals,
+    uri: str,
+    writer: SweepWriter,
+    folder: RunFolder,
+    journal: Journal,
+) -> int:
+    """The sweep; however it is left, MLflow hears of it while the sweep is still ours."""
+    try:
+        return _attended(launch, looked, signals, uri, writer, folder, journal)
+    except BaseException:
+        if journal.is_lost:
+            writer.stop()
+        else:
             writer.close("interrupted", timeout=_HURRY_SECONDS)
-            _say(f"interrupted; go on with: {folder.resume_command}")
-            return INTERRUPTED
-        except LeaseLost as lost:
-            _say(f"{lost}; this one ends without writing any more")
-            return GAVE_UP
-        except OSError as error:
-            writer.close("interrupted", timeout=_HURRY_SECONDS)
-            _say(
-                f"the disk refuses: {one_line(str(error), 300)}; when it is mended, go on with: {folder.resume_command}"
-            )
-            return GAVE_UP
-        except EngineLost as lost:
-            writer.close("interrupted", timeout=_HURRY_SECONDS)
-            ended = sum(record.status.terminal for record in journal.history.records.values())
-            if not _may_start_again(ended):
-                _say(f"gave up: {lost}; when it is mended, go on with: {folder.resume_command}")
-                return GAVE_UP
-            _say(f"{lost}; starting again from the journal")
-    _start_again(launch)
+        raise
 
 
 def _attended(
@@ -98,10 +115,10 @@ def _attended(
     gave_up = _search(launch, looked, signals, folder, journal, writer)
     status = "completed" if gave_up is None else "failed"
     writer.end(status)
-    if launch.report:
-        writer.flush(_DRAIN_SECONDS)
-        if _build_report(launch.name, uri, folder.report):
-            writer.log_report(folder.report)
+    writer.flush(_DRAIN_SECONDS)
+    signals.check()
+    if launch.report and _build_report(launch.name, uri, folder.report):
+        writer.log_report(folder.report)
     writer.close(status)
     if gave_up is not None:
         _say(f"gave up: {gave_up}; when it is mended, go on with: {folder.resume_command}")
@@ -112,12 +129,21 @@ def _attended(
 def _check_disk(launch: Launch, looked: Looked) -> None:
     """RequestError when what the sweep will leave does not fit where it will leave it."""
     slots = choose_slots(launch.space).parallel
-    needed = estimate(launch.space, looked.n_images, slots, parameters=looked.parameters).run_bytes
+    whole = estimate(launch.space, looked.n_images, slots, parameters=looked.parameters).run_bytes
+    needed = round(whole * _share_left(launch))
     there = next(folder for folder in (launch.runs_dir, *launch.runs_dir.parents) if folder.exists())
     free = shutil.disk_usage(there).free
     if needed > free:
         problem = f"the sweep needs about {needed / 1e6:.1f} MB, {free / 1e6:.1f} MB are free"
         raise RequestError(Mistake(where=str(launch.runs_dir), key="", problem=problem))
+
+
+def _share_left(launch: Launch) -> float:
+    """Of the trials, those that have not ended."""
+    if not launch.resume:
+        return 1.0
+    records = read_history(RunFolder.open_existing(launch.runs_dir, launch.name).journal).records.values()
+    return 1.0 - sum(record.status.terminal for record in records) / max(launch.space.trial_count, len(records))
 
 
 def _search(
@@ -145,7 +171,7 @@ def _search(
         )
         if not search.finished:
             # A signal is only noted meanwhile: an exception out of the middle of Ray's compiled code would not be ours.
-            with signals.noted() as check, cluster(slots, launch.address):
+            with signals.noted() as check, cluster(slots, launch.address, _on_stuck(launch, folder, signals)):
                 check()
                 drive(sweep, slots, check)
             if sweep.gave_up is None and not sweep.complete:
@@ -158,8 +184,8 @@ def _search(
 
 
 @contextmanager
-def _journal(launch: Launch, signals: Signals) -> Iterator[tuple[RunFolder, Journal]]:
-    """The run folder and its journal, made (whole, or not at all) or continued; closed afterwards."""
+def _journal(launch: Launch, signals: Signals) -> Iterator[Journal]:
+    """The sweep's journal, made together with its folder (whole, or not at all) or continued; closed afterwards."""
     if launch.resume:
         folder = RunFolder.open_existing(launch.runs_dir, launch.name)
     else:
@@ -178,7 +204,31 @@ def _journal(launch: Launch, signals: Signals) -> Iterator[tuple[RunFolder, Jour
     with Journal.open(folder.journal, say=_say) as journal:
         if launch.resume:
             journal.resumed()
-        yield folder, journal
+        yield journal
+
+
+def _on_stuck(launch: Launch, folder: RunFolder, signals: Signals) -> Callable[[str], None]:
+    """What to do, on another thread, when Ray is dead and the main thread waits for it: end this process at any cost.
+
+    Safe at any moment, as a kill would be.
+    """
+
+    def leave(why: str) -> None:
+        if signals.requested:
+            signals.end_now()
+        os._exit(_replace_ray(launch, folder, why))
+
+    return leave
+
+
+def _replace_ray(launch: Launch, folder: RunFolder, why: str) -> int:
+    """Start again with a new Ray; the exit code when that has been tried too often."""
+    ended = sum(record.status.terminal for record in read_history(folder.journal).records.values())
+    if not _may_start_again(ended):
+        _say(f"gave up: {why}; when it is mended, go on with: {folder.resume_command}")
+        return GAVE_UP
+    _say(f"{why}; starting again from the journal")
+    _start_again(launch)
 
 
 def _may_start_again(ended: int) -> bool:

@@ -205,6 +205,10 @@ class SweepWriter:
         if left > 0:
             self._report(f"MLflow: {left} updates not written; the journal has them, --resume sends them again")
 
+    def stop(self) -> None:
+        """Stop the thread at once: another launch writes to this sweep now."""
+        self._thread.close(0.0)
+
     def _report(self, line: str) -> None:
         self._errors.append(line)
         if self._on_error is not None:

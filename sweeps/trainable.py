@@ -10,10 +10,12 @@ whose engine is gone ends by itself; one that crashes leaves a note that says wh
 
 from __future__ import annotations
 
+import errno
 import faulthandler
 import json
 import math
 import os
+import re
 import threading
 import time
 import traceback
@@ -38,6 +40,7 @@ RECYCLED_AFTER = 64
 """A process is replaced after this many trials, so that no slow leak can grow for ever."""
 _LOOKS_FOR_ITS_ENGINE_EVERY = 2.0
 _ALLOCATION = "can't allocate memory"  # torch's CPU allocator raises a plain RuntimeError
+_NUMPYS_FULL_DISK = re.compile(r"^\d+ requested and \d+ written$")  # an OSError without a number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +68,8 @@ class Assignment:
     @classmethod
     def from_config(cls, config: Mapping[str, object]) -> Assignment:
         """Read back what ``to_config`` wrote."""
-        return cls(**json.loads(str(config[PAYLOAD])))
+        fields = json.loads(str(config[PAYLOAD]))
+        return cls(**fields | {"objective": tuple(fields["objective"])})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +90,10 @@ class Report:
 
 class TrialFailed(Exception):  # noqa: N818 - the words a person reads in Ray's own logs
     """A trial's own error; its message is the reason people read."""
+
+
+class TrialNotBegun(TrialFailed):
+    """Not an error at all: the trial is to run elsewhere."""
 
 
 class TrialOutOfMemory(TrialFailed):
@@ -109,9 +117,7 @@ class TrialProcess(Trainable):  # type: ignore[misc]
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Ray's entry for the next trial; False asks for a fresh process."""
-        if self._served >= RECYCLED_AFTER:
-            return False
+        """Ray's entry for the next trial; always True, because Ray loses the trial of a process that refuses it."""
         self._begin(new_config)
         return True
 
@@ -134,7 +140,12 @@ class TrialProcess(Trainable):  # type: ignore[misc]
         self._trainer: Trainer | None = None
 
     def step(self) -> dict[str, object]:
-        """One epoch; the last one also finishes the trial. Raises TrialFailed with a readable reason."""
+        """One epoch; the last one also finishes the trial.
+
+        Raises TrialFailed with a readable reason, TrialNotBegun when the process is due to be replaced.
+        """
+        if self._served > RECYCLED_AFTER:
+            raise TrialNotBegun(f"its process is replaced after {RECYCLED_AFTER} trials")
         try:
             report = self._advance()
         # The process boundary: any error of the trial is the trial's reason, never the sweep's end.
@@ -205,10 +216,10 @@ class TrialProcess(Trainable):  # type: ignore[misc]
 
         from sweeps.run_folder import write_atomically
 
-        if not self._is_current():
-            raise RuntimeError("another attempt has taken over this trial")
         buffer = io.BytesIO()
         torch.save(trainer.state_dict(), buffer)
+        if not self._is_current():
+            raise RuntimeError("another attempt has taken over this trial")
         write_atomically(self._checkpoint_path(), buffer.getvalue())
 
     def _write_predictions(self, predictions: Mapping[str, Mapping[str, list[object]]]) -> None:
@@ -236,10 +247,17 @@ def _end_with(engine: int) -> None:
 
 
 def _kind(error: Exception) -> type[TrialFailed]:
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or _ALLOCATION in str(error):
-        return TrialOutOfMemory
-    if isinstance(error, OSError) and is_full(error):
-        return TrialOutOfDisk
+    """Whose fault an error is; the errors it came from are asked as well."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, MemoryError) or type(cause).__name__ == "OutOfMemoryError" or _ALLOCATION in str(cause):
+            return TrialOutOfMemory
+        if isinstance(cause, OSError):
+            if cause.errno == errno.ENOMEM:
+                return TrialOutOfMemory
+            if is_full(cause) or _NUMPYS_FULL_DISK.search(str(cause)):
+                return TrialOutOfDisk
+        cause = cause.__cause__ or cause.__context__
     return TrialFailed
 
 

@@ -24,8 +24,8 @@ class _Watched:
 class Watchdog:
     """Learns, by kind of trial, how long the silences are that end well; names the trials whose silence is longer.
 
-    ``limit`` (seconds) replaces the learned limit. Every earlier attempt of a trial doubles what is allowed to the
-    next, so that a trial that is merely slow gets through. ``clock`` gives seconds.
+    ``limit`` (seconds) replaces the learned limit. Every earlier death of a trial doubles what is allowed to the
+    next attempt, so that a trial that is merely slow gets through. ``clock`` gives seconds.
     """
 
     def __init__(self, limit: float | None = None, clock: Callable[[], float] = time.monotonic) -> None:
@@ -33,9 +33,19 @@ class Watchdog:
         self._watched: dict[str, _Watched] = {}
         self._longest: dict[Hashable, float] = {}
 
-    def started(self, trial_id: str, kind: Hashable, attempt: int) -> None:
-        """The trial has been handed to a slot; ``attempt`` counts from 1."""
-        self._watched[trial_id] = _Watched(kind=kind, patience=2 ** (attempt - 1), since=self._clock())
+    def started(self, trial_id: str, kind: Hashable, deaths: int) -> None:
+        """The trial has been handed to a slot; its process died or hung ``deaths`` times before."""
+        self._watched[trial_id] = _Watched(kind=kind, patience=2**deaths, since=self._clock())
+
+    def began(self, trial_id: str) -> None:
+        """The trial has got its process only now: what was before was waiting, not silence."""
+        if trial_id in self._watched:
+            self._watched[trial_id].since = self._clock()
+
+    def stood_still(self, seconds: float) -> None:
+        """Nobody listened for so long: that silence was nobody's."""
+        for watched in self._watched.values():
+            watched.since += seconds
 
     def heard(self, trial_id: str) -> None:
         """A sign of life: the silence before it was a normal one."""

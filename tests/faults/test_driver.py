@@ -100,6 +100,7 @@ def wait_for_state(state: str, folder: Path, name: str, process: subprocess.Pope
             "starting Ray": any("gcs_server" in command for command in below.values()),
             "starting trials": bool(trial_processes(process.pid)),
             "training": sum(line["event"] == "epoch" for line in events(folder, name)[known:]) > 2,
+            "all of its processes at once": bool(trial_processes(process.pid)),
             "a trial that does not react": bool(trial_processes(process.pid)),
             "the report": any("reports/build.py" in command for command in below.values()),
         }[state]
@@ -112,7 +113,7 @@ def wait_for_state(state: str, folder: Path, name: str, process: subprocess.Pope
 def test_a_signal_in_any_state_stops_cleanly_within_ten_seconds(images: Path, tmp_path: Path) -> None:
     write_space(tmp_path, images, trials=4, epochs=60, parallel=2)
     states = ["importing", "the journal", "starting Ray", "starting trials", "training"]
-    states += ["a trial that does not react", "the report"]
+    states += ["a trial that does not react", "all of its processes at once", "the report"]
     numbers_sent = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1]
     seconds: dict[str, float] = {}
     for number, state in enumerate(states):
@@ -127,6 +128,8 @@ def test_a_signal_in_any_state_stops_cleanly_within_ten_seconds(images: Path, tm
                 wait_for(tmp_path, "stopped", "epoch", 1, process)
                 kill(trial_processes(process.pid), signal.SIGSTOP)
             began = time.monotonic()
+            if state == "all of its processes at once":  # as batch systems do it
+                kill(below, signal.SIGTERM)
             process.send_signal(numbers_sent[number % 3])
             printed, _ = process.communicate(timeout=60)
             seconds[state] = time.monotonic() - began

@@ -11,6 +11,7 @@ import pytest
 
 from repsim.records import Status
 from sweeps.conductor import GIVE_UP_AFTER, MAX_RETRIES
+from sweeps.trainable import RECYCLED_AFTER
 from tests.faults.evidence import alive, assert_agreement, kill, numbers, records, trial_processes
 from tests.launch.sweeping import descendants, events, launch, started, wait_for, wait_for_workers, write_space
 from tests.trainer.stripes import write_images
@@ -45,7 +46,7 @@ def test_a_worker_killed_every_few_seconds_loses_nothing(images: Path, tmp_path:
                 kill([dice.choice(workers)], signal.SIGKILL)
                 killed += 1
             time.sleep(dice.uniform(1.5, 4.0))
-        printed, _ = process.communicate(timeout=400)
+        printed, _ = process.communicate(timeout=240)
     assert process.returncode == 0, printed
     assert killed >= 4
     found = assert_agreement(tmp_path, "hunted", 6)
@@ -132,3 +133,16 @@ def test_nothing_but_bad_configurations_end_the_sweep_with_the_cause(images: Pat
     failed = [record for record in records(tmp_path, "bad").values() if record.status is Status.FAILED]
     assert len(failed) == GIVE_UP_AFTER
     assert all("the training loss became" in record.reason for record in failed)
+
+
+def test_a_slot_is_replaced_after_so_many_trials_and_none_is_lost(images: Path, tmp_path: Path) -> None:
+    asked = RECYCLED_AFTER + 4
+    space = write_space(tmp_path, images, trials=asked, epochs=1)
+    space.write_text(space.read_text().replace("[full, linear_probe, repsim, hcs]", "[full, linear_probe]"))
+    space.write_text(space.read_text() + "  optim.lr: {low: 1.0e-5, high: 1.0e-2, log: true}\n")
+    text = space.read_text()
+    space.write_text("\n".join(line for line in text.splitlines() if "strength" not in line) + "\n")
+    code, printed = launch(tmp_path, "--space", str(space), "--name", "long", timeout=240)
+    assert code == 0, printed
+    assert_agreement(tmp_path, "long", asked)
+    assert reasons(tmp_path, "long") == ["its slot was replaced before it began"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import logging
 import os
@@ -20,7 +19,6 @@ import pytest
 import ray
 from ray import tune
 from ray._private import ray_constants
-from ray.tune.execution import tune_controller
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
@@ -33,12 +31,13 @@ from sweeps.trainable import (
     Fault,
     Report,
     TrialFailed,
+    TrialNotBegun,
     TrialOutOfDisk,
     TrialOutOfMemory,
     TrialProcess,
 )
 
-RECYCLED = "Trainable runner reuse requires reset_config() to be implemented and return True."
+RECYCLED = "sweeps.trainable.TrialNotBegun: its process is replaced after 64 trials"
 DIED = "The actor died unexpectedly before finishing this task. Worker exit type: SYSTEM_ERROR"
 
 
@@ -87,6 +86,12 @@ class Sweep:
 
     def broke(self, assignment: Assignment, reason: str, fault: Fault) -> None:
         self.heard.append(("broke", assignment.trial_id, reason, fault))
+
+    def began(self, assignment: Assignment) -> None:
+        self.heard.append(("began", assignment.trial_id))
+
+    def stood_still(self, seconds: float) -> None:
+        self.heard.append(("stood still", seconds))
 
     def overdue(self) -> Mapping[str, str]:
         return self.late
@@ -266,10 +271,17 @@ def test_rays_words_become_a_reason_and_a_fault(text: str, reason: str, fault: s
     assert engine._told(text) == (reason, fault)
 
 
+def test_an_error_before_the_first_step_is_told_as_well() -> None:
+    text = "ray::TrialProcess.__init__() (pid=1)\n  File ...\nModuleNotFoundError: No module named 'sweeps'\n"
+    assert "No module named 'sweeps'" in engine._told(text)[0]
+
+
 def test_every_kind_of_error_is_told_apart() -> None:
-    kinds = [TrialFailed, *TrialFailed.__subclasses__()]
-    assert sorted(engine._ERRORS) == sorted(f"{kind.__name__}: " for kind in kinds)
+    kinds: list[type[TrialFailed]] = [TrialFailed, *TrialFailed.__subclasses__()]
+    assert sorted([*engine._ERRORS, engine._NOT_BEGUN]) == sorted(f"{kind.__name__}: " for kind in kinds)
     for kind in kinds:
+        if kind is TrialNotBegun:
+            continue
         assert engine._told(f"sweeps.trainable.{kind.__name__}: why")[0] == "why"
 
 
@@ -299,24 +311,6 @@ def test_a_replaced_slot_puts_its_trial_back(stage: Stage, tmp_path: Path) -> No
     stage.scheduler.on_trial_remove(None, RayTrial("b", tmp_path))
     stage.scheduler.on_trial_remove(None, RayTrial("b", tmp_path))
     assert stage.conductor.heard == [("put back", "t0000"), ("put back", "t0001")]
-    assert stage.live == {}
-
-
-def test_ray_still_says_so_in_these_words() -> None:
-    assert engine._RECYCLED in inspect.getsource(tune_controller)
-
-
-@pytest.mark.xfail(strict=True, reason="a slot that asks to be replaced is lost: Ray tells nobody, and the sweep waits")
-def test_a_slot_that_asks_to_be_replaced_is_heard_of(
-    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """After ``reset_config`` said no, Ray marks the trial ERROR and calls neither searcher nor scheduler."""
-    set_node(monkeypatch, None)
-    stage.searcher.suggest("a")
-    trial = RayTrial("a", tmp_path, RECYCLED)
-    trial.status = "ERROR"
-    stage.step(trial)
-    assert stage.conductor.heard == [("put back", "t0000")]
     assert stage.live == {}
 
 
@@ -480,7 +474,6 @@ def test_a_trial_that_hangs_again_later_has_its_time_again(
     assert killed == ["first", "second"]
 
 
-@pytest.mark.xfail(strict=True, reason="overdue once, whatever it says later is replaced by that")
 def test_its_own_error_is_the_reason_of_a_trial_that_was_slow(
     stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: SimpleNamespace, killed: list[object]
 ) -> None:
@@ -494,7 +487,6 @@ def test_its_own_error_is_the_reason_of_a_trial_that_was_slow(
     assert stage.conductor.heard == [("broke", "t0000", "ValueError: no (a.py:3)", "own")]
 
 
-@pytest.mark.xfail(strict=True, reason="a trial that Ray has not yet given a process counts as one that was killed")
 def test_a_trial_that_waits_for_a_process_does_not_end_the_engine(
     stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: SimpleNamespace, killed: list[object]
 ) -> None:
@@ -552,12 +544,13 @@ def fake(monkeypatch: pytest.MonkeyPatch, quiet: None) -> FakeRay:
     return fake
 
 
+STUCK: list[str] = []
 SLOTS = Slots(parallel=2, threads=3)
 
 
 def test_a_ray_of_our_own_is_started_and_ended(fake: FakeRay) -> None:
     before, install = signal.getsignal(signal.SIGTERM), ray._private.utils.set_sigterm_handler
-    with cluster(SLOTS, None):
+    with cluster(SLOTS, None, STUCK.append):
         assert fake.ends == 0
     assert fake.ends == 1
     assert (fake.options["address"], fake.options["num_cpus"]) == ("local", 6)
@@ -567,7 +560,7 @@ def test_a_ray_of_our_own_is_started_and_ended(fake: FakeRay) -> None:
 
 
 def test_a_running_cluster_is_joined(fake: FakeRay) -> None:
-    with cluster(SLOTS, "10.0.0.1:6379"):
+    with cluster(SLOTS, "10.0.0.1:6379", STUCK.append):
         pass
     assert fake.options["address"] == "10.0.0.1:6379"
     assert "num_cpus" not in fake.options
@@ -578,7 +571,7 @@ def test_a_ray_that_does_not_start_is_lost(fake: FakeRay, error: type[Exception]
     install = ray._private.utils.set_sigterm_handler
     fake.fails = error("first line\nsecond line " + "x" * 500)
     lost = pytest.raises(EngineLost, match=r"^Ray does not start: 'first line second line x+…$")
-    with lost as caught, cluster(SLOTS, None):
+    with lost as caught, cluster(SLOTS, None, STUCK.append):
         raise AssertionError("it did not start")
     assert "\n" not in str(caught.value)
     assert ray._private.utils.set_sigterm_handler is install
@@ -588,18 +581,18 @@ def test_a_ray_that_does_not_start_is_lost(fake: FakeRay, error: type[Exception]
 def test_a_lost_ray_is_killed_and_not_asked_to_end(fake: FakeRay, monkeypatch: pytest.MonkeyPatch) -> None:
     node = Node("raylet")
     set_node(monkeypatch, node)
-    with pytest.raises(EngineLost, match="raylet"), cluster(SLOTS, None):
+    with pytest.raises(EngineLost, match="raylet"), cluster(SLOTS, None, STUCK.append):
         raise EngineLost("Ray's raylet died")
     assert node.ended == [{"check_alive": False, "allow_graceful": False}]
     assert fake.ends == 0
     set_node(monkeypatch, None)  # lost before it had a node
-    with pytest.raises(EngineLost, match="raylet"), cluster(SLOTS, None):
+    with pytest.raises(EngineLost, match="raylet"), cluster(SLOTS, None, STUCK.append):
         raise EngineLost("Ray's raylet died")
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
 def test_any_other_end_is_an_orderly_one(fake: FakeRay, error: type[BaseException]) -> None:
-    with pytest.raises(error), cluster(SLOTS, None):
+    with pytest.raises(error), cluster(SLOTS, None, STUCK.append):
         raise error
     assert fake.ends == 1
 
@@ -663,9 +656,6 @@ def test_what_the_conductor_raised_is_raised_again(
     ],
     ids=lambda error: type(error).__name__,
 )
-@pytest.mark.xfail(
-    strict=True, reason="what Ray itself raises is not taken for a broken Ray (two of them are OSErrors)"
-)
 def test_what_ray_raises_means_that_it_is_broken(
     temporary: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
@@ -698,3 +688,22 @@ def test_only_what_dead_drivers_left_is_swept_away(temporary: Path, monkeypatch:
     (temporary / names["dead"]).mkdir()
     drive(Sweep(), Slots(parallel=1, threads=1), lambda: None)
     assert not (temporary / names["dead"]).exists()
+
+
+def test_a_trial_that_gets_its_process_is_heard_of(stage: Stage, tmp_path: Path) -> None:
+    watch = engine._Watch(stage.guarded, stage.live, stage.hung, lambda: None)
+    watch.on_trial_start(0, [], RayTrial("nobody", tmp_path))
+    stage.searcher.suggest("a")
+    watch.on_trial_start(0, [], RayTrial("a", tmp_path))
+    assert stage.conductor.heard == [("began", "t0000")]
+
+
+def test_a_driver_that_stood_still_says_so(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, clock: SimpleNamespace
+) -> None:
+    set_node(monkeypatch, None)
+    watch = engine._Watch(stage.guarded, stage.live, stage.hung, lambda: None)
+    for wait in (0.0, 4.0, 60.0, 0.1):
+        clock.now += wait
+        watch.on_step_begin(0, [])
+    assert stage.conductor.heard == [("stood still", 60.0)]

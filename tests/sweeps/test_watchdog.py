@@ -29,17 +29,17 @@ def watching(clock: Clock, limit: float | None = None) -> Watchdog:
 def learned(clock: Clock, longest: float, kind: str = "full") -> Watchdog:
     """A watchdog that has heard a trial of ``kind`` after ``longest`` seconds, and watches another one."""
     dog = watching(clock)
-    dog.started("t0000", kind, 1)
+    dog.started("t0000", kind, 0)
     clock.now += longest
     dog.heard("t0000")
     dog.forget("t0000")
-    dog.started("t0001", kind, 1)
+    dog.started("t0001", kind, 0)
     return dog
 
 
 def test_what_is_unknown_gets_an_hour(clock: Clock) -> None:
     dog = watching(clock)
-    dog.started("t0000", "full", 1)
+    dog.started("t0000", "full", 0)
     clock.now += UNKNOWN
     assert dog.overdue() == {}, "the limit itself is allowed"
     clock.now += 1
@@ -72,14 +72,14 @@ def test_the_learned_limit_is_never_short(clock: Clock) -> None:
 
 def test_each_kind_learns_for_itself(clock: Clock) -> None:
     dog = learned(clock, 1.0, kind="linear_probe")
-    dog.started("t0002", "full", 1)
+    dog.started("t0002", "full", 0)
     clock.now += SHORTEST + 1
     assert list(dog.overdue()) == ["t0001"], "nothing is known of the other kind"
 
 
 def test_a_given_limit_replaces_what_is_learned(clock: Clock) -> None:
     dog = watching(clock, limit=5.0)
-    dog.started("t0000", "full", 1)
+    dog.started("t0000", "full", 0)
     clock.now += 4.0
     dog.heard("t0000")
     clock.now += 5.0
@@ -91,7 +91,7 @@ def test_a_given_limit_replaces_what_is_learned(clock: Clock) -> None:
 @pytest.mark.parametrize(("attempt", "allowed"), [(1, 5.0), (2, 10.0), (3, 20.0)])
 def test_each_attempt_is_given_twice_the_time(clock: Clock, attempt: int, allowed: float) -> None:
     dog = watching(clock, limit=5.0)
-    dog.started("t0000", "full", attempt)
+    dog.started("t0000", "full", attempt - 1)
     clock.now += allowed
     assert dog.overdue() == {}
     clock.now += 0.1
@@ -100,7 +100,7 @@ def test_each_attempt_is_given_twice_the_time(clock: Clock, attempt: int, allowe
 
 def test_a_sign_of_life_begins_a_new_silence(clock: Clock) -> None:
     dog = watching(clock, limit=5.0)
-    dog.started("t0000", "full", 1)
+    dog.started("t0000", "full", 0)
     clock.now += 6.0
     assert list(dog.overdue()) == ["t0000"]
     dog.heard("t0000")
@@ -111,13 +111,13 @@ def test_a_sign_of_life_begins_a_new_silence(clock: Clock) -> None:
 
 def test_what_does_not_run_is_not_watched(clock: Clock) -> None:
     dog = watching(clock, limit=5.0)
-    dog.started("t0000", "full", 1)
+    dog.started("t0000", "full", 0)
     dog.forget("t0000")
     dog.forget("t0000")
     clock.now += 100.0
     assert dog.overdue() == {}
     dog.heard("t0000")  # a late word of a trial that has ended
-    dog.started("t0001", "full", 1)
+    dog.started("t0001", "full", 0)
     clock.now += 1.0
     assert dog.overdue() == {}
 
@@ -127,14 +127,34 @@ def test_a_silence_that_ended_in_death_teaches_nothing(clock: Clock) -> None:
     clock.now += 5000.0
     assert list(dog.overdue()) == ["t0001"]
     dog.forget("t0001")
-    dog.started("t0002", "full", 1)
+    dog.started("t0002", "full", 0)
     clock.now += SHORTEST + 1
     assert list(dog.overdue()) == ["t0002"]
 
 
 def test_a_new_start_forgets_the_old_silence(clock: Clock) -> None:
     dog = watching(clock, limit=5.0)
-    dog.started("t0000", "full", 1)
+    dog.started("t0000", "full", 0)
     clock.now += 50.0
-    dog.started("t0000", "full", 1)
+    dog.started("t0000", "full", 0)
+    assert dog.overdue() == {}
+
+
+def test_waiting_for_a_process_is_not_silence(clock: Clock) -> None:
+    dog = watching(clock, limit=5.0)
+    dog.started("t0000", "full", 0)
+    clock.now += 60.0
+    dog.began("t0000")
+    dog.began("nobody")
+    clock.now += 4.0
+    assert dog.overdue() == {}
+    clock.now += 2.0
+    assert list(dog.overdue()) == ["t0000"]
+
+
+def test_what_the_driver_missed_is_nobodys_silence(clock: Clock) -> None:
+    dog = watching(clock, limit=5.0)
+    dog.started("t0000", "full", 0)
+    clock.now += 60.0
+    dog.stood_still(58.0)
     assert dog.overdue() == {}
