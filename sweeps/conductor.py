@@ -68,10 +68,16 @@ class Sweep:
                 folder.forget_checkpoint(record.trial.trial_id)
         self._queue: deque[Trial] = deque(record.trial for record in records if not record.status.terminal)
         hours = space.budget.hours
-        self._deadline = None if hours is None else time.monotonic() + 3600.0 * hours
+        spent = journal.history.active_seconds
+        self._deadline = None if hours is None else time.monotonic() + 3600.0 * hours - spent
         self._spent = False
         self._failures: list[str] = []
         self.gave_up: str | None = None
+        for record in sorted((r for r in records if r.status.terminal), key=lambda record: record.ended or ""):
+            self._count_failure(Outcome(status=record.status, reason=record.reason))
+        if self.gave_up is not None:  # that was then, and somebody has seen to it
+            self.gave_up = None
+            self._failures.clear()
 
     @property
     def exhausted(self) -> bool:

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -132,11 +133,17 @@ class _Stopped(BaseException):
 
 
 class _Searcher(Searcher):  # type: ignore[misc]
-    def __init__(self, guarded: _Guarded, live: dict[str, Assignment], parallel: int) -> None:
+    def __init__(
+        self, guarded: _Guarded, live: dict[str, Assignment], parallel: int, check: Callable[[], None]
+    ) -> None:
         super().__init__(metric=None, mode=None)
-        self._guarded, self._live, self._parallel = guarded, live, parallel
+        self._guarded, self._live, self._parallel, self._check = guarded, live, parallel, check
 
     def suggest(self, trial_id: str) -> dict[str, object] | str | None:
+        # as long as nothing runs and nothing is proposed (a full disk), Ray asks here and nowhere else
+        self._check()
+        if self._guarded.failure is not None:
+            raise _Stopped
         if len(self._live) >= self._parallel:
             return None
         assignment = self._guarded.ask(lambda conductor: conductor.next_assignment(), None)
@@ -314,6 +321,8 @@ class _Watch(Callback):  # type: ignore[misc]
         overdue = self._guarded.ask(lambda conductor: conductor.overdue(), nothing)
         self._killed = {trial_id: when for trial_id, when in self._killed.items() if trial_id in overdue}
         if any(now - when > _KILL_SECONDS for when in self._killed.values()):
+            for hung in [a for a in self._live.values() if a.trial_id in self._killed]:
+                self._guarded.ask(partial(_hung, hung, overdue[hung.trial_id]), None)
             raise EngineLost("a trial that hung could not be ended")
         for trial in trials if overdue else ():
             assignment = self._live.get(trial.trial_id)
@@ -326,6 +335,10 @@ class _Watch(Callback):  # type: ignore[misc]
 
     def __getstate__(self) -> dict[str, object]:
         return {}
+
+
+def _hung(assignment: Assignment, reason: str, conductor: Conductor) -> None:
+    conductor.broke(assignment, reason, "died")
 
 
 def _stand_by(over: threading.Event, on_stuck: Callable[[str], None]) -> None:
@@ -360,7 +373,7 @@ def drive(conductor: Conductor, slots: Slots, check: Callable[[], None]) -> None
         tuner = tune.Tuner(
             tune.with_resources(TrialProcess, {"cpu": slots.threads, "gpu": slots.gpus}),
             tune_config=tune.TuneConfig(
-                search_alg=_Searcher(guarded, live, slots.parallel),
+                search_alg=_Searcher(guarded, live, slots.parallel, check),
                 scheduler=_Scheduler(guarded, live, hung),
                 num_samples=-1,
                 reuse_actors=True,

@@ -39,6 +39,8 @@ PARAMETER_BYTES = 3 * 4
 """Weights and two moments of the optimiser in fp32."""
 PARAMETERS = 4_000_000
 """Of a backbone that nobody has looked at yet."""
+SWEEP_BYTES = 6_000_000
+"""MLflow's empty database, and a report without trials."""
 TRIAL_BYTES = 300_000
 """Journal, MLflow and report per trial, predictions aside."""
 PREDICTION_BYTES = 200
@@ -90,7 +92,7 @@ def estimate(space: Space, n_images: Mapping[str, int], slots: int, *, parameter
         trials=space.trial_count,
         epochs=space.trial_count * space.budget.epochs,
         cache_bytes=cache,
-        run_bytes=run + slots * parameters * PARAMETER_BYTES,
+        run_bytes=SWEEP_BYTES + run + slots * parameters * PARAMETER_BYTES,
         seconds_low=START_SECONDS[0] + min(low * SPREAD[0], hours),
         seconds_high=START_SECONDS[1] + min(high * SPREAD[1], hours),
     )

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from repsim.errors import one_line
 from repsim.records import EpochResult, Status, TrialResult
@@ -32,7 +33,10 @@ class JournalError(RuntimeError):
 
 @dataclass
 class History:
-    """A journal, folded. ``records`` come in proposal order; ``length`` is the number of lines."""
+    """A journal, folded. ``records`` come in proposal order; ``length`` is the number of lines.
+
+    ``active_seconds`` is how long drivers have been at work, from each one's first line to its last.
+    """
 
     header: dict[str, object] | None = None
     records: dict[str, TrialRecord] = field(default_factory=dict)
@@ -40,6 +44,8 @@ class History:
     length: int = 0
     resumes: int = 0
     finished: bool = False
+    active_seconds: float = 0.0
+    _last_at: datetime | None = field(default=None, repr=False, compare=False)
     _last_epoch: dict[str, int] = field(default_factory=dict, repr=False)  # of the current attempt, by trial
 
     def prepare(self, line: Line, where: str) -> Callable[[], None]:
@@ -58,10 +64,14 @@ class History:
         if self.finished and event != "resumed":
             raise JournalError(f"the sweep has finished: {event!r} can only come after it is resumed")
         change = handler(self, line, where)
+        at = datetime.fromisoformat(str(line["at"]))
 
         def fold() -> None:
             change()
             self.length += 1
+            if self._last_at is not None and event != "resumed":
+                self.active_seconds += max(0.0, (at - self._last_at).total_seconds())
+            self._last_at = at
 
         return fold
 
@@ -101,6 +111,8 @@ class History:
     def _epoch(self, line: Line, where: str) -> Callable[[], None]:
         record = self._running(line, "epoch")
         result = EpochResult.from_dict(_object(line, "result"))
+        _check_numbers(result.values)
+        _check_numbers({"epoch": result.epoch, "train_loss": result.train_loss})
         last = self._last_epoch.get(record.trial.trial_id)
         if last is not None and result.epoch <= last:
             raise JournalError(f"{_name(record)}: epoch {result.epoch} cannot follow epoch {last} of the same attempt")
@@ -128,6 +140,9 @@ class History:
         status, reason, at = Status(str(line["status"])), str(line["reason"]), str(line["at"])
         feasible = line["feasible"]
         result = None if line["result"] is None else TrialResult.from_dict(_object(line, "result"))
+        if result is not None:
+            _check_numbers(result.values)
+            _check_numbers({"chosen_epoch": result.chosen_epoch, "epochs": result.epochs})
         if not status.terminal:
             raise JournalError(f"{_name(record)}: {status.value} is not how a trial ends")
         if status is Status.COMPLETED:
@@ -218,6 +233,11 @@ def _float(value: object, key: str) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise TypeError(f"{key} must be a number")
     return float(value)
+
+
+def _check_numbers(values: Mapping[str, object]) -> None:
+    for key, value in values.items():
+        _float(value, key)
 
 
 def _name(record: TrialRecord) -> str:

@@ -1,6 +1,7 @@
 """The journal: the truth about a sweep, one JSON object per line, appended and fsynced before anything relies on it.
 
-Every line is ``{"v": 1, "seq": n, "at": UTC time, "event": NAME, …}``; the events are listed in :mod:`sweeps.history`.
+Every line is ``{"v": 1, "seq": n, "at": UTC time, "event": NAME, …, "crc": n}``, the sum being that of the line without
+it; the events are listed in :mod:`sweeps.history`.
 A line is folded into ``Journal.history`` from the text that was written, so memory and file cannot disagree. A torn
 last line (the writer was killed in the middle) is dropped; anything else that is wrong is refused with its line number.
 """
@@ -9,6 +10,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import zlib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -25,6 +28,7 @@ from sweeps.trial import Trial
 __all__ = ["History", "Journal", "JournalError", "LeaseLost", "read_history"]
 
 VERSION = 1
+_SUM = re.compile(rb',"crc":(\d+)}$')
 
 
 class Journal:
@@ -171,7 +175,8 @@ def first_line(header: Mapping[str, object]) -> bytes:
 def _encoded(number: int, event: str, fields: Mapping[str, object]) -> bytes:
     at = datetime.now(UTC).isoformat(timespec="milliseconds")
     line = {"v": VERSION, "seq": number, "at": at, "event": event, **fields}
-    return json.dumps(line, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+    text = json.dumps(line, allow_nan=False, separators=(",", ":")).encode()
+    return text[:-1] + b',"crc":%d}\n' % zlib.crc32(text)
 
 
 def read_history(path: Path) -> History:
@@ -198,13 +203,22 @@ def _read(path: Path) -> tuple[History, int]:
                 raise TypeError("is not an object")
             if line["v"] != VERSION:
                 _refuse(path, key, f"version {one_line(line['v'])} is not known to this release", str(VERSION))
-            history.prepare(line, f"{path}: {key}")()
-        except (JournalError, ValueError, TypeError, KeyError) as error:
+            fold = history.prepare(line, f"{path}: {key}")
+            _check_sum(raw)
+            fold()
+        except (JournalError, ValueError, TypeError, KeyError, RecursionError) as error:
             problem = f"{error} is missing" if isinstance(error, KeyError) else str(error)
             _refuse(path, key, f"is corrupt: {problem}")
     if history.header is None:
         _refuse(path, "", "holds no header, so nothing was started: delete the folder and launch again")
     return history, length
+
+
+def _check_sum(raw: bytes) -> None:
+    """ValueError when a line is not the one that was written; lines of earlier releases hold no sum."""
+    found = _SUM.search(raw)
+    if found is not None and zlib.crc32(raw[: found.start()] + b"}") != int(found[1]):
+        raise ValueError("the line is not what was written (its checksum differs)")
 
 
 def _refuse(path: Path, key: str, problem: str, allowed: str = "") -> NoReturn:

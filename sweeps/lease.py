@@ -108,6 +108,8 @@ class Lease:
         """
         lock = _locked(folder)
         try:
+            for torn in folder.glob(f".{LEASE_NAME}.*"):  # what killed holders had begun
+                torn.unlink(missing_ok=True)
             me, left = Holder.here(), _read(folder)
             unseen = left is not None and not left.shares_lock_with(me)
             if left is not None and unseen:

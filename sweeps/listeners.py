@@ -31,7 +31,10 @@ class Listeners:
             self._writer.update(record)
         for data in self._space.data:
             self._fix_reference(data)
+        self._tell_curve()
         self._tell_front()
+        if records:
+            self._show()
 
     def changed(self, record: TrialRecord) -> None:
         """One trial's record has changed."""
@@ -56,13 +59,21 @@ class Listeners:
         self._writer.set_front([trial_id for data in self._space.data for trial_id in self._search.front(data)])
         ended = sum(record.status.terminal for record in self._journal.history.records.values())
         volumes = {data: self._search.hypervolume(data) for data in self._space.data}
-        known = {
-            "curve/hypervolume" if len(volumes) == 1 else f"curve/hypervolume {number}": volume
-            for number, volume in enumerate(volumes.values())
-            if volume is not None
-        }
+        known = {self._curve(number): volume for number, volume in enumerate(volumes.values()) if volume is not None}
         if known:
             self._writer.sweep_values(ended, known)
+
+    def _tell_curve(self) -> None:
+        """The hypervolume after every trial that has ended; what MLflow has of it is not written twice."""
+        records = [record for record in self._journal.history.records.values() if record.status.terminal]
+        ended = [record.trial.trial_id for record in sorted(records, key=lambda record: record.ended or "")]
+        for number, data in enumerate(self._space.data):
+            for step, volume in enumerate(self._search.hypervolume_history(data, ended), start=1):
+                if volume is not None:
+                    self._writer.sweep_values(step, {self._curve(number): volume})
+
+    def _curve(self, number: int) -> str:
+        return "curve/hypervolume" if len(self._space.data) == 1 else f"curve/hypervolume {number}"
 
     def _show(self) -> None:
         front = [trial_id for data in self._space.data for trial_id in self._search.front(data)]

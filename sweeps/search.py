@@ -222,6 +222,22 @@ class Search:
         points = [point for _, point in self._candidates(data)]
         return hypervolume(points, list(reference.values()), list(ideal.values()), self._directions())
 
+    def hypervolume_history(self, data: str, ended: Sequence[str]) -> list[float | None]:
+        """The hypervolume after each of these trials (of any data set) had ended, in this order; None before a box."""
+        reference, ideal = self.reference(data), self.ideal(data)
+        if reference is None or ideal is None:
+            return [None] * len(ended)
+        waiting = {trial.trial_id for trial in self._studies[data].trials if trial.anchor}
+        candidates, points = dict(self._candidates(data)), []
+        found: list[float | None] = []
+        for trial_id in ended:
+            waiting.discard(trial_id)
+            if trial_id in candidates:
+                points.append(candidates[trial_id])
+            box = (list(reference.values()), list(ideal.values()), self._directions())
+            found.append(None if waiting else hypervolume(points, *box))
+        return found
+
     # internals
 
     def _budget(self) -> int:

@@ -45,6 +45,9 @@ def run(launch: Launch, signals: Signals) -> int:
     Raises RequestError when the request cannot be served, and Interrupted when a signal arrives before there is
     anything to resume. When Ray breaks, this process replaces itself with one that resumes the sweep.
     """
+    folder = RunFolder(launch.runs_dir / launch.name)
+    if launch.resume:
+        signals.last_words = f"interrupted; go on with: {folder.resume_command}"
     uri = resolve_tracking_uri(launch.tracking_uri)
     looked = preflight(launch.space, cache_dir=launch.cache_dir, say=_say)
     _check_disk(launch, looked)
@@ -58,7 +61,6 @@ def run(launch: Launch, signals: Signals) -> int:
         on_error=_say,
     )
     writer.check()
-    folder = RunFolder(launch.runs_dir / launch.name)
     try:
         with _journal(launch, signals) as journal:
             signals.last_words = f"interrupted; go on with: {folder.resume_command}"
@@ -270,7 +272,7 @@ def _verdict(journal: Journal, folder: RunFolder, uri: str) -> int:
     statuses = [record.status for record in journal.history.records.values()]
     completed = statuses.count(Status.COMPLETED)
     counts = ", ".join(f"{statuses.count(status)} {status}" for status in Status if statuses.count(status))
-    _say(f"{folder.root}: {counts}")
+    _say(f"{folder.root}: {counts or 'no trial was run (budget.hours was spent first)'}")
     _say("browse: mlflow ui" if uri.startswith("sqlite") else f"browse: {uri}")
     return DONE if completed else GAVE_UP
 

@@ -138,14 +138,14 @@ class SweepWriter:
         self._patiently(self._find_experiment)
 
     def _patiently(self, action: Callable[[], object]) -> None:
-        prepare_store(self._uri)
-        self._client = open_client(self._uri)
+        ends, pause = time.monotonic() + _START_SECONDS, PAUSES[0]
         from mlflow.exceptions import MlflowException
 
         self._mlflow_error = MlflowException
-        ends, pause = time.monotonic() + _START_SECONDS, PAUSES[0]
         while True:
             try:
+                prepare_store(self._uri)
+                self._client = open_client(self._uri)
                 action()
                 return
             except (MlflowException, OSError) as error:

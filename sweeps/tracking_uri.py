@@ -68,12 +68,16 @@ def resolve_tracking_uri(uri: str | None) -> str:
     )
 
 
+class StoreBusyError(OSError):
+    """The database is there and cannot be used now."""
+
+
 def prepare_store(uri: str) -> None:
     """Create the sqlite database behind ``uri`` unless it exists, and check that this MLflow can read the store.
 
     MLflow creates its tables in steps; several processes opening a fresh file at once crash, and a kill in between
     leaves a file nobody can open. So the database is made under another name, under a lock, and moved into place.
-    Prints nothing. Raises :class:`RequestError` when the store cannot be used.
+    Prints nothing. Raises :class:`RequestError` when the store cannot be used, StoreBusyError when it cannot be yet.
     """
     path = sqlite_path(uri)
     if path is not None:
@@ -83,12 +87,15 @@ def prepare_store(uri: str) -> None:
             raise RequestError(Mistake(where=uri, key="", problem=f"cannot be written: {error.strerror}")) from None
     _import_mlflow()
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
     try:
         with quiet_mlflow():
             open_client(uri).search_experiments(max_results=1)
     except MlflowException as error:
         raise RequestError(Mistake(where=redacted(uri), key="", problem=_store_problem(uri, error))) from None
+    except SQLAlchemyError as error:  # a lock that was held for longer than the driver waits
+        raise StoreBusyError(" ".join(str(error).split())) from None
 
 
 def open_client(uri: str) -> MlflowClient:

@@ -240,7 +240,10 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    return entry.is_dir() and entry.name.lower() not in _IGNORED_FOLDERS
+    try:
+        return entry.is_dir() and entry.name.lower() not in _IGNORED_FOLDERS
+    except OSError:  # a link to itself
+        return False
 
 
 def _sub_folders(folder: Path) -> list[Path]:

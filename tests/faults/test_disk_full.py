@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import threading
 import time
@@ -82,6 +83,25 @@ def test_a_disk_that_fills_up_pauses_the_sweep(images: Path, small_disk: Path) -
     found = assert_agreement(small_disk, "full", 5)
     assert {record.status for record in found.values()} == {Status.COMPLETED}
     assert {record.deaths for record in found.values()} == {0}, "a full disk is nobody's fault"
+
+
+def test_a_sweep_that_waits_for_space_still_hears_a_signal(images: Path, small_disk: Path) -> None:
+    space = write_space(small_disk, images, trials=4, epochs=30)
+    with started(small_disk, "--space", str(space), "--name", "full") as process:
+        wait_for(small_disk, "full", "epoch", 5, process)
+        fill(small_disk / "ballast")
+        time.sleep(12)  # what was under way has ended or waits, and Ray has nothing to do
+        began = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        printed, _ = process.communicate(timeout=60)
+    assert time.monotonic() - began <= 10
+    assert process.returncode == 130, printed
+    assert "paused: the disk of" in printed
+    assert "--resume full" in printed
+    (small_disk / "ballast").unlink()
+    code, printed = launch(small_disk, "--resume", "full")
+    assert code == 0, printed
+    assert_agreement(small_disk, "full", 4)
 
 
 def fill(path: Path) -> None:

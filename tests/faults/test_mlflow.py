@@ -71,6 +71,22 @@ def test_a_database_that_a_reader_locks_is_waited_for(images: Path, tmp_path: Pa
     assert_agreement(tmp_path, "locked", 3)
 
 
+def test_a_database_locked_at_the_start_is_waited_for_or_told_in_one_line(images: Path, tmp_path: Path) -> None:
+    space = write_space(tmp_path, images, trials=2, epochs=2)
+    code, printed = launch(tmp_path, "--space", str(space), "--name", "first", "--no-report")
+    assert code == 0, printed
+    reader = sqlite3.connect(tmp_path / "mlflow.db", timeout=60)
+    try:
+        reader.execute("BEGIN EXCLUSIVE")
+        code, printed = launch(tmp_path, "--space", str(space), "--name", "second", "--no-report")
+        assert code == 2, printed
+        assert "locked" in printed
+        assert "Traceback" not in printed
+        assert not (tmp_path / "runs" / "second").exists()
+    finally:
+        reader.close()
+
+
 def test_resuming_a_finished_sweep_only_completes_what_mlflow_lacks(images: Path, tmp_path: Path) -> None:
     space = write_space(tmp_path, images, trials=3, epochs=3)
     code, printed = launch(tmp_path, "--space", str(space), "--name", "again")

@@ -47,13 +47,17 @@ class Stage:
         self.journal = Journal.create(folder.journal, {"name": "x"}) if fresh else Journal.open(folder.journal)
         self.search = Search(space)
         self.search.restore(list(self.journal.history.records.values()))
-        self.sweep = Sweep(
-            space=space,
+        self.sweep = self.begin(reserve)
+
+    def begin(self, reserve: int = 0) -> Sweep:
+        """The sweep, as a driver begins it from what the journal holds."""
+        return Sweep(
+            space=self.space,
             search=self.search,
             journal=self.journal,
-            folder=folder,
+            folder=self.folder,
             listener=self.audience,
-            disk=Disk(folder.root, reserve=reserve, say=self.said.append, check=lambda: None),
+            disk=Disk(self.folder.root, reserve=reserve, say=self.said.append, check=lambda: None),
             threads=1,
             cache_dir=None,
         )
@@ -444,9 +448,9 @@ def play(stage: Stage) -> None:
 
 
 def lines(stage: Stage) -> list[dict[str, object]]:
-    """The journal without its times."""
+    """The journal without its times, and so without its sums."""
     found = [json.loads(line) for line in stage.journal.path.read_bytes().splitlines()]
-    return [{key: value for key, value in line.items() if key != "at"} for line in found]
+    return [{key: value for key, value in line.items() if key not in ("at", "crc")} for line in found]
 
 
 @pytest.fixture
@@ -594,3 +598,29 @@ def test_a_resume_removes_what_a_killed_driver_kept(stage: Stage, monkeypatch: p
     left = resumed.folder.checkpoint(assignment.trial_id).exists()
     resumed.journal.close()
     assert not left
+
+
+def test_failures_in_a_row_are_counted_across_drivers(tmp_path: Path) -> None:
+    made = Stage(RunFolder.create(tmp_path / "runs", "x"), load_space("quick.yaml", trials=16))
+    for _ in range(GIVE_UP_AFTER - 1):
+        made.sweep.broke(made.next(), "RuntimeError: no", "own")
+    made = reopened(made)
+    assert made.sweep.gave_up is None
+    made.sweep.broke(made.next(), "RuntimeError: no", "own")
+    assert made.sweep.gave_up is not None
+    made = reopened(made)  # somebody has seen to it, and the count begins anew
+    assert made.sweep.gave_up is None
+    made.sweep.broke(made.next(), "RuntimeError: no", "own")
+    assert made.sweep.gave_up is None
+    made.journal.close()
+
+
+def test_the_hours_of_earlier_drivers_are_spent(tmp_path: Path) -> None:
+    space = load_space("quick.yaml", trials=16)
+    space = replace(space, budget=replace(space.budget, hours=1.0))
+    made = Stage(RunFolder.create(tmp_path / "runs", "x"), space)
+    made.sweep.reported(made.next(), Report(epochs=[epoch(1)], result=result()))
+    made.journal.history.active_seconds = 3601.0
+    made.sweep = made.begin()
+    assert made.sweep.next_assignment() is None
+    made.journal.close()

@@ -122,7 +122,7 @@ class Stage:
         self.live: dict[str, Assignment] = {}
         self.hung: dict[str, str] = {}
         self.checks = 0
-        self.searcher = engine._Searcher(self.guarded, self.live, parallel)
+        self.searcher = engine._Searcher(self.guarded, self.live, parallel, self.check)
         self.scheduler = engine._Scheduler(self.guarded, self.live, self.hung)
         self.watch = engine._Watch(self.guarded, self.live, self.hung, self.check)
 
@@ -707,3 +707,13 @@ def test_a_driver_that_stood_still_says_so(
         clock.now += wait
         watch.on_step_begin(0, [])
     assert stage.conductor.heard == [("stood still", 60.0)]
+
+
+def test_a_signal_is_heard_while_ray_only_asks_for_trials(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    def check() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stage.searcher, "_check", check)
+    with pytest.raises(KeyboardInterrupt):
+        stage.searcher.suggest("a")
+    assert stage.live == {}
