@@ -28,7 +28,7 @@ from sweeps.request import Launch
 from sweeps.run_folder import RunFolder
 from sweeps.search import Search
 from sweeps.signals import INTERRUPTED, Interrupted, Signals
-from sweeps.slots import choose_slots
+from sweeps.slots import choose_slots, visible_gpus
 from sweeps.tracking import SweepWriter, resolve_tracking_uri
 
 DONE, GAVE_UP = 0, 1
@@ -49,6 +49,7 @@ def run(launch: Launch, signals: Signals) -> int:
     if launch.resume:
         signals.last_words = f"interrupted; go on with: {folder.resume_command}"
     uri = resolve_tracking_uri(launch.tracking_uri)
+    _check_gpus(launch)
     looked = preflight(launch.space, cache_dir=launch.cache_dir, say=_say)
     _check_disk(launch, looked)
     writer = SweepWriter(
@@ -126,6 +127,16 @@ def _attended(
         _say(f"gave up: {gave_up}; when it is mended, go on with: {folder.resume_command}")
         return GAVE_UP
     return _verdict(journal, folder, uri)
+
+
+def _check_gpus(launch: Launch) -> None:
+    """RequestError when a trial asks for more GPUs than there are: Ray would wait for them for ever."""
+    share, there = choose_slots(launch.space).gpus, visible_gpus()
+    if launch.address is None and share > there:
+        problem = f"a trial asks for {share:g} GPUs, this machine shows {there}"
+        raise RequestError(
+            Mistake(where="space", key="resources.gpus_per_worker", problem=problem, allowed=f"0 to {there}")
+        )
 
 
 def _check_disk(launch: Launch, looked: Looked) -> None:

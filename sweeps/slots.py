@@ -27,7 +27,7 @@ def choose_slots(space: Space) -> Slots:
     ``parallel: auto`` is a slot for each GPU, or for each core where there is none (one thread makes the best use of a
     core), but never more than a quarter of the trials, because a proposal should know what came before it.
     """
-    cores, gpus = len(os.sched_getaffinity(0)), _visible_gpus()
+    cores, gpus = len(os.sched_getaffinity(0)), visible_gpus()
     asked, cpus = space.search.parallel, space.resources.cpus_per_worker
     most = gpus if gpus > 0 else max(1, cores // (1 if cpus is None else cpus))
     parallel = max(1, min(most, space.budget.trials // _TRIALS_PER_SLOT)) if asked is None else asked
@@ -38,7 +38,7 @@ def choose_slots(space: Space) -> Slots:
     return Slots(parallel=parallel, threads=threads, gpus=share)
 
 
-def _visible_gpus() -> int:
+def visible_gpus() -> int:
     """Counted without torch: the driver must not open a CUDA context."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:

@@ -181,6 +181,11 @@ def test_a_disk_too_small_for_the_sweep(
     assert "1.0 MB are free" in line
 
 
+def test_more_gpus_than_there_are(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (line,) = refused(capsys, folder, "--space", "tiny.yaml", "--set", "resources.gpus_per_worker=64")
+    assert "resources.gpus_per_worker: a trial asks for 64 GPUs, this machine shows" in line
+
+
 def test_a_space_file_that_is_not_there(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (line,) = refused(capsys, folder, "--space", "paretto.yaml")
     assert "did you mean 'pareto'" in line
