@@ -1,6 +1,7 @@
 """The signals that mean "stop": SIGINT (Ctrl-C), SIGTERM (a scheduler), SIGUSR1 (Slurm's warning), SIGHUP (a terminal).
 
-One that is ignored already (SIGHUP under nohup) stays ignored.
+SIGHUP stays ignored where it is already (nohup). SIGINT does not: a script's background jobs inherit it ignored, and who
+sends it to a sweep means it.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ class Signals:
     @contextmanager
     def caught(self) -> Iterator[None]:
         """Within, the handlers are ours; before and after, whose they were."""
-        self._ours = [number for number in STOPPING if signal.getsignal(number) != signal.SIG_IGN]
+        lasting = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        self._ours = [number for number in STOPPING if number != signal.SIGHUP or not lasting]
         before = {number: signal.signal(number, self._receive) for number in self._ours}
         # A handler in Python waits for the main thread, which may be waiting for what the signal has killed.
         reading, writing = socket.socketpair()

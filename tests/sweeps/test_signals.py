@@ -205,3 +205,13 @@ def test_what_is_ignored_stays_ignored() -> None:
             signal.raise_signal(signal.SIGHUP)
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_an_interruption_is_heard_by_a_background_job_too() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a script's shell leaves it
+    try:
+        with Signals().caught(), pytest.raises(Interrupted, match="SIGINT"):
+            signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
