@@ -1,7 +1,7 @@
 """The signals that mean "stop": SIGINT (Ctrl-C), SIGTERM (a scheduler), SIGUSR1 (Slurm's warning), SIGHUP (a terminal).
 
-SIGHUP stays ignored where it is already (nohup). SIGINT does not: a script's background jobs inherit it ignored, and who
-sends it to a sweep means it.
+SIGHUP stays ignored where it is already (nohup). SIGINT does not: a script's background jobs inherit it ignored, and
+who sends it to a sweep means it.
 """
 
 from __future__ import annotations
