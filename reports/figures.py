@@ -12,6 +12,7 @@ from repsim.catalogue import method_names
 from repsim.records import METRICS, Direction
 
 LABEL_LIMIT = 40
+ANCHOR_METHODS = ("full", "linear_probe")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,10 +87,14 @@ def shorten(text: str, limit: int = LABEL_LIMIT) -> str:
 
 
 def choose_styles(methods: Sequence[str], backbones: Sequence[str]) -> Styles:
-    """Every method of the catalogue keeps its place, and so its colour in every report; unknown ones follow by name."""
-    known = method_names()
+    """The anchors keep their colours in every report; the other methods that occur follow in the catalogue's order.
+
+    There are more methods than colours that can be told apart, so those that do not occur take none.
+    """
+    present, known = set(methods), method_names()
+    ordered = [name for name in known if name in present and name not in ANCHOR_METHODS]
     return Styles(
-        methods=(*known, *sorted(set(methods) - set(known))),
+        methods=(*ANCHOR_METHODS, *ordered, *sorted(present - set(known))),
         backbones=tuple(sorted(set(backbones))),
     )
 

@@ -25,6 +25,7 @@ from reports.fronts import (
 from reports.load import Reference, finite, param_value
 from reports.paper_tables import Table, show, tex_escape, to_csv, to_latex, to_markdown
 from reports.points import file_name, space_name, yaml_scalar
+from reports.style import DARK, LIGHT
 from reports.words import headline
 from repsim.records import Objective
 
@@ -313,3 +314,12 @@ def test_shown_values() -> None:
     ]  # fmt: skip
     assert shorten("a\nb" + "c" * 50).startswith("a?b")
     assert len(shorten("c" * 50)) == 40
+
+
+def test_the_methods_of_a_report_have_colours_of_their_own() -> None:
+    methods = ["full", "linear_probe", "repsim", "hcs", "feature_mse", "lora", "lora+repsim", "lp_ft"]
+    styles = choose_styles(methods, ["b"])
+    for theme in (LIGHT, DARK):
+        assert len({theme.colour(styles.methods.index(method)) for method in methods}) == len(methods)
+    alone = choose_styles(["repsim"], ["b"])
+    assert alone.methods.index("full") == styles.methods.index("full"), "the anchors keep theirs"
