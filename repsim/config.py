@@ -263,7 +263,7 @@ def load_config(path: Path) -> TrialConfig:
         loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise RequestError(Mistake(where=str(path), key="", problem=f"cannot be read: {error.strerror}")) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # yaml lets some of Python's own errors through
         raise RequestError(Mistake(where=str(path), key="", problem=f"is not YAML: {error}")) from None
     if not isinstance(loaded, dict):
         raise RequestError(Mistake(where=str(path), key="", problem="must hold keys and values"))

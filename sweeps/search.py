@@ -15,7 +15,7 @@ import optuna
 from optuna.trial import TrialState
 
 from repsim.config import TrialConfig
-from repsim.front import hypervolume, nondominated
+from repsim.front import dominates, hypervolume, nondominated
 from repsim.records import METRICS, Direction, Stage, Status
 from sweeps.domains import Params
 from sweeps.identity import identity
@@ -228,14 +228,17 @@ class Search:
         if reference is None or ideal is None:
             return [None] * len(ended)
         waiting = {trial.trial_id for trial in self._studies[data].trials if trial.anchor}
-        candidates, points = dict(self._candidates(data)), []
+        candidates, directions = dict(self._candidates(data)), self._directions()
+        front: list[tuple[float, ...]] = []  # only it has a volume, and only a new member changes that
+        volume = 0.0
         found: list[float | None] = []
         for trial_id in ended:
             waiting.discard(trial_id)
-            if trial_id in candidates:
-                points.append(candidates[trial_id])
-            box = (list(reference.values()), list(ideal.values()), self._directions())
-            found.append(None if waiting else hypervolume(points, *box))
+            point = candidates.get(trial_id)
+            if point is not None and not any(dominates(other, point, directions) for other in front):
+                front = [other for other in front if not dominates(point, other, directions)] + [point]
+                volume = hypervolume(front, list(reference.values()), list(ideal.values()), directions)
+            found.append(None if waiting else volume)
         return found
 
     # internals

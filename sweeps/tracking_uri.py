@@ -53,7 +53,7 @@ def resolve_tracking_uri(uri: str | None) -> str:
         _probe(uri, where, lambda: _ask_database(uri), _database_problem)
         return uri
     if scheme in ("", "file"):
-        folder = urllib.parse.urlsplit(uri).path if scheme == "file" else uri
+        folder = uri.partition(":")[2].removeprefix("//") if scheme == "file" else uri
         problem = f"{one_line(uri)} is a folder, and MLflow keeps no runs in plain folders any more"
         instead = f"sqlite:///{Path(folder or '.') / 'mlflow.db'}" if "\x00" not in folder else "sqlite:///mlflow.db"
         raise RequestError(Mistake(where=where, key="", problem=f"{problem}; write {one_line(instead)}"))

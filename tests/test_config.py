@@ -251,6 +251,8 @@ def test_a_file_may_be_nested_dotted_or_both(tmp_path: Path) -> None:
     [
         (b"method: [full", "is not YAML: "),
         (b"\xff\xfe\x00", "is not YAML: "),
+        (b'seed: "\\U00110000"', "is not YAML: "),
+        (b"[" * 5000, "is not YAML: "),
         (b"- full\n", "must hold keys and values"),
         (b"", "must hold keys and values"),
         (b"optim: {lrr: 1}", r"optim\.lrr: 'optim\.lrr' is not a known key"),

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -87,17 +88,7 @@ class LoRAConv2d(nn.Conv2d, Mergeable):
     """A dense convolution with a change of its whole kernel; shares ``base``'s parameters."""
 
     def __init__(self, base: nn.Conv2d, rank: int, alpha: float, generator: torch.Generator) -> None:
-        super().__init__(
-            base.in_channels,
-            base.out_channels,
-            (base.kernel_size[0], base.kernel_size[1]),
-            (base.stride[0], base.stride[1]),
-            base.padding if isinstance(base.padding, str) else (base.padding[0], base.padding[1]),
-            (base.dilation[0], base.dilation[1]),
-            bias=base.bias is not None,
-            padding_mode=base.padding_mode,
-            device="meta",
-        )
+        super().__init__(**_geometry(base))
         self.weight, self.bias = base.weight, base.bias
         self.scale = alpha / rank
         self.lora_down = _down(rank, *base.weight.shape[1:], generator=generator, like=base.weight)
@@ -111,20 +102,16 @@ class LoRAConv2d(nn.Conv2d, Mergeable):
     def merged(self) -> nn.Conv2d:
         """A plain convolution."""
         change = (self.lora_up @ self.lora_down.flatten(1)).view_as(self.weight)
-        plain = nn.Conv2d(
-            self.in_channels,
-            self.out_channels,
-            (self.kernel_size[0], self.kernel_size[1]),
-            (self.stride[0], self.stride[1]),
-            self.padding if isinstance(self.padding, str) else (self.padding[0], self.padding[1]),
-            (self.dilation[0], self.dilation[1]),
-            bias=self.bias is not None,
-            padding_mode=self.padding_mode,
-            device="meta",
-        )
+        plain = nn.Conv2d(**_geometry(self))
         plain.weight = nn.Parameter((self.weight + self.scale * change).detach(), requires_grad=False)
         plain.bias = self.bias
         return plain
+
+
+def _geometry(layer: nn.Conv2d) -> dict[str, Any]:
+    """What makes another convolution of the same shape, without weights (those are put in afterwards)."""
+    names = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "padding_mode")
+    return {name: getattr(layer, name) for name in names} | {"bias": layer.bias is not None, "device": "meta"}
 
 
 def _plain_linear(layer: nn.Linear, weight: Tensor) -> nn.Linear:

@@ -7,13 +7,17 @@ from sweeps.search import Outcome, Search
 from sweeps.space import load_space
 
 
+# the anchors, a better point, one that fails, two more, one that is worse than what is there, one that beats two
+POINTS = [(0.5, 1.0), (0.9, 0.2), (0.7, 0.7), (0.8, 0.8), (0.6, 0.9), (0.55, 0.6), (0.75, 0.92), (0.85, 0.4)]
+
+
 def test_the_history_is_what_a_live_search_saw() -> None:
     space = load_space("quick.yaml", trials=8)
     search, ended, seen = Search(space), [], []
     (data,) = space.data
     while (trial := search.ask()) is not None:
-        share = trial.number / 8
-        values = dict.fromkeys(METRICS, 0.5) | {"val_accuracy": 0.4 + share / 2, "val_cka": 1.0 - share**2}
+        accuracy, cka = POINTS[trial.number]
+        values = dict.fromkeys(METRICS, 0.5) | {"val_accuracy": accuracy, "val_cka": cka}
         failed = trial.number == 3
         search.tell(
             trial,
@@ -25,6 +29,8 @@ def test_the_history_is_what_a_live_search_saw() -> None:
     assert seen[0] is None
     assert seen[-1] is not None
     assert seen[2] == seen[3], "a failed trial changes nothing"
+    assert seen[4] == seen[5], "nor does a dominated one"
+    assert seen[6] != seen[5]
 
 
 def test_without_a_box_there_is_no_curve() -> None:

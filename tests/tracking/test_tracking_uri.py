@@ -47,6 +47,7 @@ def test_relative_files_become_absolute_and_the_flag_beats_the_environment(
         ("mlruns", r"'mlruns' is a folder.*write 'sqlite:///mlruns/mlflow.db'"),
         ("/data/mlruns", r"write 'sqlite:////data/mlruns/mlflow.db'"),
         ("file:///data/mlruns", r"keeps no runs in plain folders any more; write 'sqlite:////data/mlruns/mlflow.db'"),
+        ("file://[x", r"write 'sqlite:///\[x/mlflow.db'"),
         ("file:mlruns", r"write 'sqlite:///mlruns/mlflow.db'"),
         ("sqlit:///a.db", r"unknown scheme; allowed: sqlite:///FILE.db.*did you mean 'sqlite'\?"),
         ("databricks://me", r"unknown scheme"),
