@@ -71,7 +71,7 @@ def undisturbed(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def limited(space: Path) -> Path:
-    """The same space, where five seconds without an epoch mean that a trial hangs."""
+    """The same space, where twelve seconds without an epoch mean that a trial hangs."""
     text = space.read_text().replace("cpus_per_worker: 1}", "cpus_per_worker: 1, epoch_timeout: 12}")
     assert "epoch_timeout" in text
     space.write_text(text)

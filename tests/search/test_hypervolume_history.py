@@ -6,7 +6,6 @@ from repsim.records import METRICS, Status
 from sweeps.search import Outcome, Search
 from sweeps.space import load_space
 
-
 # the anchors, a better point, one that fails, two more, one that is worse than what is there, one that beats two
 POINTS = [(0.5, 1.0), (0.9, 0.2), (0.7, 0.7), (0.8, 0.8), (0.6, 0.9), (0.55, 0.6), (0.75, 0.92), (0.85, 0.4)]
 
