@@ -13,25 +13,22 @@ training sets (Nadeau & Bengio 2003: 1/J + n_test/n_train in place of 1/J).
 from __future__ import annotations
 
 import argparse
-import json
-import multiprocessing
 import os
 import platform
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+
+from many_runs import Row, read_rows, run_missing
 
 STRENGTHS = (0.1, 0.3, 1.0, 3.0, 10.0)
 PENALTIES = ("repsim", "hcs", "feature_mse")
 METHODS = ("full", "linear_probe", *PENALTIES)
 RHOS = (1e-4, 5e-4, 2e-3, 1e-2)
-Row = Mapping[str, object]
 
 
 def jobs(arguments: argparse.Namespace) -> list[dict[str, object]]:
@@ -53,58 +50,6 @@ def jobs(arguments: argparse.Namespace) -> list[dict[str, object]]:
         for split in range(arguments.splits)
         for method, strength in plain + penalised
     ]
-
-
-_workspace: list[object] = []
-
-
-def run_one(flat: Mapping[str, object]) -> dict[str, object]:
-    """Train one configuration in this process (1 thread)."""
-    import torch
-
-    from repsim.config import TrialConfig
-    from repsim.trainer import train
-    from repsim.workspace import Workspace
-
-    torch.set_num_threads(1)
-    if not _workspace:
-        _workspace.append(Workspace())
-    workspace = _workspace[0]
-    assert isinstance(workspace, Workspace)
-    started = time.perf_counter()
-    result = train(TrialConfig.from_flat(flat), workspace=workspace)
-    name = Path(str(flat["data"])).name
-    facts = {key: value for key, value in result.facts.items() if key.startswith("n_") or key.endswith("_hash")}
-    config = {**flat, "data": name}
-    return {"config": config, "values": result.values, "facts": facts, "seconds": time.perf_counter() - started}
-
-
-def run(arguments: argparse.Namespace) -> int:
-    """Run what the output file does not hold yet."""
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ[name] = "1"
-    done = {_key(row["config"]) for row in _read(arguments.out)} if arguments.out.exists() else set()
-    todo = [job for job in jobs(arguments) if _key({**job, "data": Path(str(job["data"])).name}) not in done]
-    print(f"{len(done)} runs done, {len(todo)} to do, {arguments.slots} at a time", flush=True)
-    started = time.perf_counter()
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(arguments.slots, mp_context=context) as pool, arguments.out.open("a") as file:
-        futures = {pool.submit(run_one, job): job for job in todo}
-        for number, future in enumerate(as_completed(futures), 1):
-            row = future.result()
-            file.write(json.dumps(row) + "\n")
-            file.flush()
-            left = (time.perf_counter() - started) / number * (len(todo) - number)
-            print(f"[{number}/{len(todo)}] {_describe(row)}; {left / 60:.0f} min left", flush=True)
-    return 0
-
-
-def _key(config: object) -> str:
-    return json.dumps(config, sort_keys=True)
-
-
-def _read(path: Path) -> list[dict[str, object]]:
-    return [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
 
 
 def _describe(row: Row) -> str:
@@ -354,7 +299,7 @@ def table(arguments: argparse.Namespace) -> int:
         "",
     ]
     for path in arguments.results:
-        lines += section(_read(path))
+        lines += section(read_rows(path))
     text = "\n".join(lines)
     if arguments.out is None:
         print(text)
@@ -380,7 +325,9 @@ def main() -> int:
     tabulator.add_argument("results", type=Path, nargs="+")
     tabulator.add_argument("--out", type=Path)
     arguments = parser.parse_args()
-    return run(arguments) if arguments.command == "run" else table(arguments)
+    if arguments.command == "table":
+        return table(arguments)
+    return run_missing(jobs(arguments), arguments.out, arguments.slots, _describe)
 
 
 if __name__ == "__main__":
