@@ -36,7 +36,7 @@ TRIES = 2
 STRENGTHS = (1.0, 10.0)
 TARGETS = (0.95, 0.8)
 LEARNING_RATES: Mapping[str, tuple[float, float]] = {
-    "full": (3e-4, 1e-3),
+    "full": (1e-4, 3e-4),
     "partial": (3e-4, 1e-3),
     "bitfit": (1e-3, 1e-2),
     "norm_only": (1e-3, 1e-2),
