@@ -137,7 +137,7 @@ ADAPTERS: dict[str, AdapterInfo] = {
             paper="Partial-k: arXiv 1411.1792, as in arXiv 2203.12119",
             families="any timm backbone that groups its parameters into stages",
             cost="no backward pass through the frozen stages",
-            step_cost=0.5,
+            step_cost=0.3,
             when_to_use="few images, or little time",
         ),
         AdapterInfo(
@@ -150,6 +150,7 @@ ADAPTERS: dict[str, AdapterInfo] = {
             paper="arXiv 2106.10199",
             families="any backbone with biases",
             cost="about 0.1 % of the parameters; the backward pass runs through the whole network",
+            step_cost=0.6,
             when_to_use="a small change that is cheap to store",
         ),
         AdapterInfo(
@@ -162,6 +163,7 @@ ADAPTERS: dict[str, AdapterInfo] = {
             paper="arXiv 2003.00152",
             families="any backbone with affine normalisation layers",
             cost="under 1 % of the parameters; the backward pass runs through the whole network",
+            step_cost=0.6,
             when_to_use="another camera or contrast rather than other shapes",
         ),
         AdapterInfo(
@@ -175,6 +177,7 @@ ADAPTERS: dict[str, AdapterInfo] = {
             paper="arXiv 2106.09685",
             families="transformers with a fused qkv layer (ViT, DeiT, DINOv2, Swin), and convnets",
             cost="2 x rank x width parameters for each matrix; merged afterwards, so inference costs nothing",
+            step_cost=0.9,
             when_to_use="large transformers; a change that can be switched off",
         ),
         AdapterInfo(
