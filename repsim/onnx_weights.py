@@ -1,9 +1,9 @@
 """A vision transformer's parameters out of an ONNX graph, under the names of timm's model.
 
-The graph is read, never run. What it must hold is the backbone of transformers' ``Dinov2Model`` (DINOv2, arXiv 2304.07193) as
-torch exports it, with anything behind it: the exporter folds a linear layer's weight into an anonymous, transposed
-constant, and splits the position embeddings into the class token's and the patches'. Both are told from the nodes that
-use them, so that no order of tensors is relied on.
+The graph is read, never run. What it must hold is the backbone of transformers' ``Dinov2Model`` (DINOv2, arXiv
+2304.07193) as torch exports it, with anything behind it: the exporter folds a linear layer's weight into an anonymous,
+transposed constant, and splits the position embeddings into the class token's and the patches'. Both are told from the
+nodes that use them, so that no order of tensors is relied on.
 """
 
 from __future__ import annotations
