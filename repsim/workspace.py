@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import torch
 
-from repsim.backbones import Backbone, load_backbone
+from repsim.backbones import Backbone, built_for, load_backbone
 from repsim.config import DataConfig, TrialConfig
 from repsim.data.cache import default_cache_dir
 from repsim.data.dataset import ImageSet, load_images
@@ -39,8 +39,11 @@ class Workspace:
 
     def backbone(self, config: TrialConfig) -> Backbone:
         """The pretrained backbone, to be copied and never trained."""
+        side = config.data.image_size
         return _remember(
-            self._backbones, config.backbone, lambda: load_backbone(config.backbone, cache_dir=self.cache_dir)
+            self._backbones,
+            (config.backbone, built_for(config.backbone.name, side)),
+            lambda: load_backbone(config.backbone, cache_dir=self.cache_dir, image_size=side),
         )
 
     def views(self, config: TrialConfig) -> Views:

@@ -101,5 +101,6 @@ def test_packaged_weights_say_where_they_are_and_what_they_are(backbone: str) ->
     assert re.fullmatch("[0-9a-f]{64}", weights.sha256)
     assert weights.tensors > 0
     assert all(0 < value < 1 for value in (*weights.mean, *weights.std))
-    assert weights.pretraining in ("supervised", "self_supervised")
+    assert weights.pretraining in ("supervised", "self_supervised", "saliency_tuned")
+    assert (weights.pretraining == "saliency_tuned") == bool(weights.note)
     assert not (weights.fetch and weights.extra)

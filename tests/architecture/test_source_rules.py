@@ -50,7 +50,7 @@ LIBRARIES = {
     "reports": {"mlflow", "pandas", "pyarrow", "numpy", "scipy", "matplotlib", "plotly"},
 }
 """What a package may import beside itself and the standard library."""
-OPTIONAL = {"repsim": {"medmnist", "torchvision"}}
+OPTIONAL = {"repsim": {"google", "medmnist", "onnx", "torchvision"}}
 """Imported where it is installed, done without where it is not."""
 NEIGHBOURS = {"repsim": set[str](), "sweeps": {"repsim", "search_spaces"}, "reports": CONTRACTS}
 """What a package may import of ours beside itself: a package, or single modules of it."""

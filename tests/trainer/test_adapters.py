@@ -123,6 +123,32 @@ def test_counts_of_a_vit_b_are_the_papers(adapter: str) -> None:
     assert set(VIT_B) == set(ADAPTERS)
 
 
+VIT_S = {
+    "full": ({}, 21_549_312),
+    "linear_probe": ({}, 0),
+    "partial": ({"stages": 1}, 1_775_232 + 768),
+    "bitfit": ({}, 12 * 4_224 + 384 + 384),
+    "norm_only": ({}, 25 * 2 * 384),
+    "lora": ({"rank": 8}, 18_432 * 8),
+    "adaptformer": ({"bottleneck": 64}, 12 * (2 * 64 * 384 + 64 + 384)),
+    "vpt": ({"prompts": 10}, 4_608 * 10),
+    "lp_ft": ({}, 21_549_312),
+}
+"""The same of DINOv2's ViT-S/14 at 98 px: width 384, 49 patches, two layer scales in every block."""
+
+
+@pytest.mark.parametrize("adapter", VIT_S)
+def test_counts_of_a_vit_s_follow_the_same_formulas(adapter: str) -> None:
+    settings, expected = VIT_S[adapter]
+    module = build_module("vit_small_patch14_dinov2", device="meta", image_size=98)
+    model = FineTuned(module, nn.Linear(384, 5, device="meta"), torch.zeros(1, 3, 1, 1), torch.ones(1, 3, 1, 1))
+    check_adapter(TrialConfig.from_flat({"method": adapter}), backbone_of(module))
+    config = AdapterConfig(**settings)  # type: ignore[arg-type]
+    REGISTRY[adapter].prepare(model, config, torch.Generator().manual_seed(0))
+    assert trained_count(model) == expected
+    assert set(VIT_S) == set(ADAPTERS)
+
+
 @pytest.mark.parametrize(
     ("adapter", "name", "settings", "expected"),
     [
