@@ -1,12 +1,12 @@
 """What a training step of each method costs, relative to plain finetuning: the teacher's features come from the cache.
 
-    python benchmarks/step_cost.py [--quick] [--rounds N]
+    python benchmarks/step_cost.py [--quick] [--rounds N] [--only METHOD]
 
 Interleaved: in every round each method makes one step on the same batch (tf_efficientnet_lite0, 96 px, batch 32, one
 CPU thread); the ratio to ``full`` is taken round by round, and its median counts. Goals: at most 1.05 for repsim,
 procrustes, hcs, feature_mse and rift, at most 1.10 for the other penalties. Shown and exempt: ``delta`` (it runs the
 pretrained network too), ``lwf`` (a second classifier), RepSim's other maps, layer-wise versions, and the adapters. The
-figure is the worst ratio divided by its goal.
+figure is the worst ratio divided by its goal. ``--only`` shows one method beside ``full``, without a figure.
 """
 
 from __future__ import annotations
@@ -66,12 +66,14 @@ def write_images(folder: Path, n: int) -> None:
         Image.fromarray(rng.integers(0, 255, (SIDE, SIDE, 3), dtype=np.uint8)).save(target / f"{index}.png")
 
 
-def fits(folder: Path, cache: Path) -> tuple[dict[str, tuple[Trainer, GradientFit]], dict[str, str]]:
-    """A trainer per case on the same images, its teacher features ready; and why the others cannot be had."""
+def fits(
+    folder: Path, cache: Path, chosen: Mapping[str, Case]
+) -> tuple[dict[str, tuple[Trainer, GradientFit]], dict[str, str]]:
+    """A trainer per case on the same images, all that is cached ready; and why the others cannot be had."""
     workspace = Workspace(cache_dir=cache, device=torch.device("cpu"))
     common = {"data": str(folder), "data.image_size": SIDE, "optim.batch_size": BATCH, "optim.epochs": 1}
     found, refused = {}, {}
-    for label, case in cases().items():
+    for label, case in chosen.items():
         try:
             trainer = Trainer(TrialConfig.from_flat(common | dict(case)), workspace=workspace)
         except RequestError as error:
@@ -104,6 +106,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="10 rounds instead of 40")
     parser.add_argument("--rounds", type=int, metavar="N", help="that many rounds (at least 2)")
+    parser.add_argument("--only", choices=list(cases()), metavar="METHOD", help="that one beside full")
     arguments = parser.parse_args()
     if arguments.rounds is not None and arguments.rounds < 2:
         parser.error("--rounds needs at least 2")
@@ -111,7 +114,8 @@ def main() -> int:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         write_images(Path(folder) / "images", 60)
-        fitted, refused = fits(Path(folder) / "images", Path(folder) / "cache")
+        chosen = {k: v for k, v in cases().items() if arguments.only in (None, k) or k == "full"}
+        fitted, refused = fits(Path(folder) / "images", Path(folder) / "cache", chosen)
         seconds = measure(fitted, rounds)
     print(f"{'method':24} {'median ms':>10} {'ratio to full: median':>22} {'quartiles':>16} {'goal':>7}")
     worst = 0.0
@@ -124,6 +128,8 @@ def main() -> int:
         worst = max(worst, 0.0 if goal is None else middle / goal)
     for label, problem in refused.items():
         print(f"{label:24} not measured: {problem}")
+    if arguments.only is not None:
+        return 0
     missing = sorted(label for label in refused if goal_of(label) is not None)
     ok = worst <= 1.0 and not missing
     print(f"step_cost: {worst:.3f} (goal 1.000) {'ok' if ok else 'short'}")

@@ -153,6 +153,12 @@ def freeze_batch_norm(module: nn.Module) -> None:
             layer.train = partial(_stay_in_eval, layer)  # type: ignore[method-assign]
 
 
+def has_dropout(layer: nn.Module) -> bool:
+    """Whether the layer itself draws random numbers in training: dropout, or one of timm's rates, above 0."""
+    rates = [getattr(layer, rate, None) for rate in _RATES] + ([layer.p] if isinstance(layer, _DropoutNd) else [])
+    return any(isinstance(rate, float) and rate > 0.0 for rate in rates)
+
+
 def _stay_in_eval(layer: _BatchNorm, mode: bool = True) -> _BatchNorm:
     return layer
 

@@ -14,6 +14,9 @@ from repsim.penalty_table import PENALTIES as PENALTIES
 from repsim.penalty_table import Need as Need
 from repsim.penalty_table import PenaltyInfo as PenaltyInfo
 
+PREFIX_CACHE_BYTES = 4 * 2**30
+"""Largest cache of what a frozen beginning hands on, all augmented views together; beyond it, it runs at every step."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterInfo:
@@ -24,7 +27,8 @@ class AdapterInfo:
     where nothing is learned by steps; ``head_lr_factor`` times ``optim.lr`` is the head's learning rate unless
     ``optim.head_lr`` says otherwise. ``settings`` are the keys of ``adapter`` that it reads. ``families`` says which
     backbones can take it, ``cost`` what it trains and saves; ``step_cost`` is the time of a training step relative to
-    full finetuning, for estimates.
+    full finetuning, for estimates. ``caches_prefix``: what stands still in front of the first layer that moves is kept
+    on disk for every augmented view, in at most ``PREFIX_CACHE_BYTES``.
     """
 
     name: str
@@ -40,6 +44,7 @@ class AdapterInfo:
     families: str
     cost: str
     step_cost: float = 1.0
+    caches_prefix: bool = False
     when_to_use: str
 
 
@@ -140,8 +145,9 @@ ADAPTERS: dict[str, AdapterInfo] = {
             settings=("stages",),
             paper="Partial-k: arXiv 1411.1792, as in arXiv 2203.12119",
             families="any timm backbone that groups its parameters into stages",
-            cost="no backward pass through the frozen stages",
-            step_cost=0.3,
+            cost="the frozen stages run once for each augmented view, not at every step; no backward pass through them",
+            step_cost=0.1,
+            caches_prefix=True,
             when_to_use="few images, or little time",
         ),
         AdapterInfo(

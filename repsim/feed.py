@@ -63,6 +63,11 @@ class Feed:
         self._features: NDArray[np.float32] | None = None
         self._pooled: Mapping[str, NDArray[np.float32]] = {}
 
+    @property
+    def watches(self) -> bool:
+        """Whether the penalty looks at layers before the last features."""
+        return bool(self._layers)
+
     def prepare(self, view: int) -> None:
         """Fetch what the pretrained network says of the training images in augmented view ``view``."""
         if self._view == view:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import cast
 
@@ -23,6 +24,7 @@ from repsim.feed import Feed
 from repsim.model import FineTuned
 from repsim.optimisation import at_worst_neighbour, build_optimizer, lr_scale, set_lr, trained_parameters
 from repsim.penalties import Penalty
+from repsim.prefix import CachedPrefix
 from repsim.probe import fit_linear_probe
 from repsim.seeding import generator, torch_seed
 from repsim.targeting import StrengthControl
@@ -71,6 +73,8 @@ class Fit(ABC):
 class GradientFit(Fit):
     """AdamW on cross-entropy + strength x penalty, over seeded batches of one augmented view per epoch.
 
+    With a cached ``prefix`` the steps start behind the frozen beginning of the network; the rest is the same.
+
     Where the strength is a target, :class:`~repsim.targeting.StrengthControl` says what it is at each step.
 
     With ``optim.average`` the model holds the averaged weights after :meth:`run_epoch`, and the last ones during it.
@@ -85,10 +89,12 @@ class GradientFit(Fit):
         views: Views,
         teacher: Teacher,
         feed: Feed,
+        prefix: CachedPrefix | None = None,
     ) -> None:
         self.n_epochs = config.optim.epochs
         self._config, self._model, self._penalty = config, model, penalty
         self._images, self._views, self._teacher, self._feed = images, views, teacher, feed
+        self._prefix = prefix
         self._device = model.mean.device
         factor = ADAPTERS[config.parsed_method.adapter].head_lr_factor
         self._optimizer = build_optimizer(model, config.optim, factor)
@@ -103,8 +109,10 @@ class GradientFit(Fit):
         self._view_order = generator(config.seed, "views").permutation(views.n_views)
 
     def prepare_epoch(self, epoch: int) -> None:
-        """Fetch what the pretrained network says of this epoch's view, as far as the penalty needs it."""
+        """Fetch what penalty and cached beginning need of the pretrained network in this epoch's view."""
         self._feed.prepare(self._view(epoch))
+        if self._prefix is not None:
+            self._prefix.prepare(self._view(epoch))
         if self._control is not None:
             self._control.prepare()
 
@@ -162,10 +170,16 @@ class GradientFit(Fit):
     def _inputs(self, rows: Index, view: int) -> tuple[Tensor, Tensor]:
         indices = self._images.train[rows]
         images = self._views.augment(self._images.images[indices], indices, view).to(self._device)
-        return images, torch.from_numpy(self._images.labels[indices]).to(self._device)
+        return images, self._labels(rows)
+
+    def _labels(self, rows: Index) -> Tensor:
+        return torch.from_numpy(self._images.labels[self._images.train[rows]]).to(self._device)
 
     def _step(self, rows: Index, view: int, epoch: int, step: int) -> tuple[float, float]:
-        images, labels = self._inputs(rows, view)
+        if self._prefix is None:
+            images, labels = self._inputs(rows, view)
+        else:
+            images, labels = self._prefix.images(len(rows), self._views.image_size), self._labels(rows)
         where, optim = f"step {step + 1} (epoch {epoch})", self._config.optim
         value, penalty = self._backward(images, labels, rows, where)
         if optim.sam != "none":
@@ -182,7 +196,9 @@ class GradientFit(Fit):
     def _backward(self, images: Tensor, labels: Tensor, rows: Index, where: str) -> tuple[float, float]:
         """Fill the gradients; the loss, and the penalty in it (0 without one)."""
         enabled = self._config.optim.precision == "bf16"
-        with self._feed.watching() as seen, torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=enabled):
+        beginning = nullcontext() if self._prefix is None else self._prefix.given(rows)
+        precision = torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=enabled)
+        with self._feed.watching() as seen, beginning, precision:
             features, logits = self._model(images)
         loss = nn.functional.cross_entropy(logits.float(), labels, weight=self._class_weights)
         penalty: Tensor | None = None

@@ -1,14 +1,16 @@
 """The pretrained network's features, computed once and kept on disk, so that training never runs the teacher.
 
 Training draws from a finite set of augmented views, so every feature a penalty will ask for can be cached: one array
-per view, plus one of the images as they are. Keyed by weights, images, split and view definition.
+per view, plus one of the images as they are. Keyed by weights, images, split and view definition. What a module deeper
+in the network is given can be kept in the same way, for trainings in which nothing in front of it moves.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +29,7 @@ from repsim.penalties.base import Statistics
 _BATCH = 64
 _ROWS = 4096
 Features = NDArray[np.float32]
+Index = NDArray[np.int64]
 
 
 class Teacher:
@@ -53,16 +56,21 @@ class Teacher:
     def clean(self) -> Features:
         """Features of every image as it is, (n, d) float32."""
         everything = np.arange(len(self._images.images))
-        return self._cached(self._clean_folder / "clean.npy", everything, None)
+        return self._cached(self._clean_folder / "clean.npy", everything, None, self._last)
 
     def view(self, view: int) -> Features:
         """Features of the training images as augmented view ``view``, (n_train, d) float32."""
-        return self._cached(self._view_folder / f"view_{view:04d}.npy", self._images.train, view)
+        return self._cached(self._view_folder / f"view_{view:04d}.npy", self._images.train, view, self._last)
+
+    def inputs(self, view: int, name: str) -> Features:
+        """What the module called ``name`` is given for the training images as augmented view ``view``: (n_train, …)."""
+        path = self._view_folder / f"view_{view:04d}_{_digest(f'input of {name}')}.npy"
+        return self._cached(path, self._images.train, view, partial(self._input_of, name))
 
     def layers(self, view: int, names: Sequence[str]) -> dict[str, Features]:
         """Pooled outputs (n_train, c) of the watched layers ``names`` for augmented view ``view``."""
         path = self._view_folder / f"view_{view:04d}_{_digest('|'.join(names))}.npy"
-        together = self._cached(path, self._images.train, view, names)
+        together = self._cached(path, self._images.train, view, partial(self._layers_of, names))
         widths = stage_widths(self._model.backbone)
         ends = np.cumsum([widths[name] for name in names])
         return {name: together[:, end - widths[name] : end] for name, end in zip(names, ends, strict=True)}
@@ -81,14 +89,14 @@ class Teacher:
             self._statistics = feature_statistics(self.view(0))
         return self._statistics
 
-    def _cached(self, path: Path, indices: NDArray[np.int64], view: int | None, layers: Sequence[str] = ()) -> Features:
+    def _cached(self, path: Path, indices: Index, view: int | None, of: Callable[[Tensor], Tensor]) -> Features:
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(path.with_suffix(".lock")):
                 if not path.exists():
                     temporary = path.with_suffix(f".{os.getpid()}.tmp")
                     with temporary.open("wb") as file:
-                        np.save(file, self._compute(indices, view, layers))
+                        np.save(file, self._compute(indices, view, of))
                         file.flush()
                         os.fsync(file.fileno())
                     temporary.replace(path)
@@ -96,18 +104,38 @@ class Teacher:
         return loaded
 
     @torch.inference_mode()
-    def _compute(self, indices: NDArray[np.int64], view: int | None, layers: Sequence[str]) -> Features:
-        parts = []
-        for rows in _chunks(indices):
+    def _compute(self, indices: Index, view: int | None, of: Callable[[Tensor], Tensor]) -> Features:
+        found: Features | None = None
+        for start in range(0, len(indices), _BATCH):
+            rows = indices[start : start + _BATCH]
             pixels = self._images.images[rows]
             batch = to_tensor(pixels) if view is None else self._views.augment(pixels, rows, view)
-            with watched(self._model.backbone, layers) as seen:
-                features = self._model.features(batch.to(self._device)).float()
-            if layers:
-                found = pooled(seen)
-                features = torch.cat([found[name] for name in layers], dim=1)
-            parts.append(features.cpu().numpy())
-        return np.concatenate(parts)
+            part = of(batch.to(self._device)).float().cpu().numpy()
+            if found is None:
+                found = np.empty((len(indices), *part.shape[1:]), dtype=np.float32)
+            found[start : start + len(rows)] = part
+        if found is None:
+            raise ValueError("there are no images to compute features of")
+        return found
+
+    def _last(self, images: Tensor) -> Tensor:
+        return self._model.features(images)
+
+    def _layers_of(self, names: Sequence[str], images: Tensor) -> Tensor:
+        with watched(self._model.backbone, names) as seen:
+            self._model.features(images)
+        found = pooled(seen)
+        return torch.cat([found[name] for name in names], dim=1)
+
+    def _input_of(self, name: str, images: Tensor) -> Tensor:
+        seen: list[Tensor] = []
+        module = self._model.backbone.get_submodule(name)
+        handle = module.register_forward_pre_hook(lambda module, args: seen.append(args[0].clone()))
+        try:
+            self._model.features(images)
+        finally:
+            handle.remove()
+        return seen[0]
 
 
 def feature_statistics(features: Features) -> Statistics:
@@ -122,11 +150,6 @@ def feature_statistics(features: Features) -> Statistics:
         scatter += rows.T @ rows
     covariance = scatter / max(1, len(features) - 1)
     return Statistics(mean=torch.from_numpy(mean).float(), covariance=torch.from_numpy(covariance).float())
-
-
-def _chunks(indices: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-    for start in range(0, len(indices), _BATCH):
-        yield indices[start : start + _BATCH]
 
 
 def _digest(text: str) -> str:

@@ -35,6 +35,7 @@ from repsim.fitting import SMALLEST_BATCH, FeatureFit, Fit, GradientFit, ProbedG
 from repsim.memory import PeakMemory
 from repsim.model import build_model
 from repsim.optimisation import trained_parameters
+from repsim.prefix import cached_prefix
 from repsim.records import EpochResult, Objective, TrialResult
 from repsim.seeding import torch_generator
 from repsim.sharpness import sharpness
@@ -187,7 +188,8 @@ class Trainer:
         views = self._workspace.views(self.config)
         feed = Feed(self.config, self._backbone, self.model, self._teacher)
         kind = ProbedGradientFit if self._adapter.fit == "probed_gradient" else GradientFit
-        return kind(self.config, self.model, self.penalty, self._images, views, self._teacher, feed)
+        prefix = cached_prefix(self.config, self._adapter, self.model, self._images, feed, self._teacher)
+        return kind(self.config, self.model, self.penalty, self._images, views, self._teacher, feed, prefix)
 
     def _outputs(self, split: Split) -> Outputs:
         started = time.perf_counter()

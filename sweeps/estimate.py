@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from repsim.catalogue import ADAPTERS, PENALTIES, WRAPPERS, parse_method
+from repsim.catalogue import ADAPTERS, PENALTIES, PREFIX_CACHE_BYTES, WRAPPERS, parse_method
 from repsim.config import TrialConfig
 from sweeps.space import ANCHORS, Range, Space
 
@@ -35,6 +35,8 @@ SPREAD = (0.8, 2.0)
 """Fastest and slowest machine, relative to the measured one."""
 FEATURE_BYTES = 1280 * 4
 """One image's features."""
+PREFIX_BYTES_PER_PIXEL = 2 * 4
+"""What a frozen beginning hands on per pixel of the image, in a small ViT; in a convnet it is a tenth of that."""
 PARAMETER_BYTES = 3 * 4
 """Weights and two moments of the optimiser in fp32."""
 PARAMETERS = 4_000_000
@@ -51,7 +53,8 @@ PREDICTION_BYTES = 200
 class Estimate:
     """Search trials and epochs of the whole sweep (all data sets), bytes on disk, seconds from launch to end.
 
-    ``cache_bytes`` are decoded images and pretrained features, ``run_bytes`` the rest, checkpoints included.
+    ``cache_bytes`` are decoded images, pretrained features and what frozen beginnings hand on, ``run_bytes`` the rest,
+    checkpoints included.
     """
 
     trials: int
@@ -108,8 +111,9 @@ def _study_seconds(space: Space, images: int, slots: int, *, worst: bool) -> flo
     mean = sum(drawn) / len(drawn)
     total = sum(anchors) + (space.budget.trials - len(anchors)) * mean
     longest = max([*drawn, *anchors])
-    penalised = any(parse_method(method).penalty is not None for method in methods)
-    views = _views(space) if penalised else 1
+    parsed = [parse_method(method) for method in methods]
+    by_view = any(one.penalty is not None or ADAPTERS[one.adapter].caches_prefix for one in parsed)
+    views = _views(space) if by_view else 1
     teachers = sum(_step_seconds(space, b, worst) * FORWARD_SHARE * images / 32 * views for b in backbones)
     return max(total / slots, longest) + teachers / min(slots, len(backbones))
 
@@ -174,17 +178,28 @@ def _fractions(space: Space) -> tuple[float, float, float]:
 
 
 def _views(space: Space) -> float:
-    """Augmented views per image that the teacher sees."""
+    """Augmented views per image that the teacher sees: one an epoch, until every one has been seen."""
     if space.fixed.get("data.augment") == "none":
         return 1
-    return _number(space, "data.views", True, 2 * space.budget.epochs)
+    every = _number(space, "data.views", True, 2 * space.budget.epochs)
+    return min(every, space.budget.trials * space.budget.epochs)
 
 
 def _cache_bytes(space: Space, images: int) -> int:
     sizes = _number(space, "data.image_size", True, TrialConfig().data.image_size)
     pixels = images * sizes * sizes * 3
     features = images * (1 + _views(space) * _fractions(space)[0]) * FEATURE_BYTES * len(space.values("backbone"))
-    return round(pixels + features)
+    return round(pixels + features) + _prefix_bytes(space, images, sizes)
+
+
+def _prefix_bytes(space: Space, images: int, side: float) -> int:
+    """One cache for each backbone and each number of stages that move, none of them larger than it may be."""
+    if not any(ADAPTERS[parse_method(str(method)).adapter].caches_prefix for method in space.values("method")):
+        return 0
+    stages = _number(space, "adapter.stages", True, 1) - _number(space, "adapter.stages", False, 1) + 1
+    caches = min(len(space.values("backbone")) * round(stages), space.budget.trials)
+    largest = images * _views(space) * _fractions(space)[0] * side * side * PREFIX_BYTES_PER_PIXEL
+    return caches * round(min(largest, PREFIX_CACHE_BYTES))
 
 
 def _run_bytes(space: Space, images: int) -> int:

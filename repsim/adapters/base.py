@@ -23,6 +23,7 @@ class Refusal(NamedTuple):
 
 Prepare = Callable[[FineTuned, AdapterConfig, torch.Generator], None]
 Refuse = Callable[[nn.Module, AdapterConfig], Refusal | None]
+Boundary = Callable[[nn.Module, AdapterConfig], str]
 
 
 def takes_any_backbone(backbone: nn.Module, config: AdapterConfig) -> None:
@@ -39,11 +40,15 @@ class Adapter:
 
     ``gradient``: optimiser steps, an epoch at a time. ``features``: in one step, to convergence, on cached features;
     then the backbone must not move. ``probed_gradient``: as ``gradient``, from the head that ``features`` would find.
+
+    ``boundary`` names the module in front of which nothing moves, so that the trainer need not run what comes before
+    it at every step (:mod:`repsim.prefix`); None where something may move from the first layer on.
     """
 
     prepare: Prepare
     fit: Literal["gradient", "features", "probed_gradient"] = "gradient"
     refuse: Refuse = takes_any_backbone
+    boundary: Boundary | None = None
 
 
 def train_only(model: FineTuned, trained: Callable[[str], bool]) -> None:

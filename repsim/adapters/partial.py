@@ -2,7 +2,8 @@
 
 A stage is what timm's own grouping calls one: a transformer's block, a convnet's resolution. Stem, class token and
 positions belong to no stage and stay. Nothing in the frozen part asks for a gradient, so autograd keeps nothing of it,
-and its batch norms stay at their running statistics even when ``optim.batch_norm`` is ``train``.
+and its batch norms stay at their running statistics even when ``optim.batch_norm`` is ``train``; what it hands on to
+the first stage that moves is therefore the same at every step, and is cached (:mod:`repsim.prefix`).
 (Partial-1 of arXiv 2203.12119; the idea is older: arXiv 1411.1792.)
 """
 
@@ -69,13 +70,27 @@ def _refuse(backbone: nn.Module, config: AdapterConfig) -> Refusal | None:
 
 
 def _prepare(model: FineTuned, config: AdapterConfig, generator: torch.Generator) -> None:
-    found = stages(model.backbone)
-    if found is None:
-        raise ValueError("this backbone has no stages; check_adapter would have said so")
-    train_only(model, set().union(*found[-config.stages :]).__contains__)
+    train_only(model, set().union(*_moving(model.backbone, config)).__contains__)
     for layer in model.backbone.modules():
         if isinstance(layer, _BatchNorm) and not any(p.requires_grad for p in layer.parameters()):
             freeze_batch_norm(layer)
 
 
-PARTIAL = Adapter(prepare=_prepare, refuse=_refuse)
+def _moving(backbone: nn.Module, config: AdapterConfig) -> list[set[str]]:
+    found = stages(backbone)
+    if found is None:
+        raise ValueError("this backbone has no stages; check_adapter would have said so")
+    return found[-config.stages :]
+
+
+def _first_moving(backbone: nn.Module, config: AdapterConfig) -> str:
+    """Name of the first stage that moves: the largest module around its first parameter with no other stage in it."""
+    stage = _moving(backbone, config)[0]
+    names = [name for name, _ in backbone.named_parameters()]
+    module = next(name for name in names if name in stage).rpartition(".")[0]
+    while (parent := module.rpartition(".")[0]) and stage.issuperset(n for n in names if n.startswith(f"{parent}.")):
+        module = parent
+    return module
+
+
+PARTIAL = Adapter(prepare=_prepare, refuse=_refuse, boundary=_first_moving)

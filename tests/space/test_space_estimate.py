@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from repsim.catalogue import PREFIX_CACHE_BYTES
 from sweeps.estimate import estimate
 from sweeps.space import Space, load_space
 
@@ -86,6 +87,21 @@ def test_views_and_fractions_count() -> None:
     plain = load_space("pareto", ["data.augment=none"])
     assert estimate(plain, N, 2).cache_bytes < estimate(base, N, 2).cache_bytes
     assert seconds(load_space("pareto", ["data.fractions=[0.2, 0.4, 0.4]"]))[1] < seconds(base)[1]
+
+
+def test_a_frozen_beginning_takes_disk_up_to_its_limit() -> None:
+    def cache(method: str, *more: str, images: int = 1000) -> int:
+        space = load_space("pareto", [f"method={method}", *more])
+        return estimate(space, {"phantom:ultrasound": images}, 2).cache_bytes
+
+    one = cache("partial") - cache("full")
+    assert one > 1e6
+    assert cache("partial+repsim") == cache("partial")
+    assert cache("partial", "data.views=1") - cache("full", "data.views=1") == pytest.approx(one / 12, rel=1e-3)
+    assert cache("partial", "space.adapter.stages=[1, 3]") - cache("full") == pytest.approx(3 * one, rel=1e-3)
+    many = 10_000_000
+    backbones = len(load_space("pareto").values("backbone"))
+    assert cache("partial", images=many) - cache("full", images=many) == backbones * PREFIX_CACHE_BYTES
 
 
 def test_lines() -> None:
