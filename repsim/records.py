@@ -50,6 +50,8 @@ class Stage(StrEnum):
     DERIVED = "derived"
 
 
+WISE_ALPHAS: tuple[float, ...] = tuple(tenths / 10 for tenths in range(10))
+"""Where ``measure.wise`` takes points between pretrained (0) and finetuned (1) weights; at 1 is the trial itself."""
 CURVE_PREFIX = "curve/"
 PARAM_PREFIX = "param/"
 

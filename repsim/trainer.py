@@ -37,10 +37,10 @@ from repsim.fitting import SMALLEST_BATCH, FeatureFit, Fit, GradientFit, ProbedG
 from repsim.memory import PeakMemory
 from repsim.model import FineTuned, build_model
 from repsim.optimisation import trained_parameters
-from repsim.records import STANDARD_METRICS, DerivedResult, EpochResult, Objective, TrialResult
+from repsim.records import STANDARD_METRICS, WISE_ALPHAS, DerivedResult, EpochResult, Objective, TrialResult
 from repsim.seeding import torch_generator
 from repsim.sharpness import sharpness
-from repsim.wise import ALPHAS, Line
+from repsim.wise import Line
 from repsim.workspace import Workspace
 
 State = dict[str, object]
@@ -213,7 +213,7 @@ class Trainer:
         missing: list[list[object]] = []
         before = time.perf_counter()
         line = self._line()
-        for alpha in ALPHAS:
+        for alpha in WISE_ALPHAS:
             try:
                 point = self._point(line.at(alpha), alpha, trained)
             except (DegenerateInputError, FloatingPointError) as error:

@@ -18,9 +18,6 @@ from torch import Tensor
 
 from repsim.model import FineTuned
 
-ALPHAS: tuple[float, ...] = tuple(tenths / 10 for tenths in range(10))
-"""Where ``measure.wise`` takes points; at α = 1 stands the trial itself."""
-
 
 def interpolated(start: Mapping[str, Tensor], end: Mapping[str, Tensor], alpha: float) -> dict[str, Tensor]:
     """The state (1 - alpha) · start + alpha · end, tensor by tensor; exactly ``start`` at 0 and ``end`` at 1.

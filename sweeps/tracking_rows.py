@@ -63,8 +63,8 @@ def _description(space: Space, sweep: str) -> str:
         space.question,
         f"Objectives: {axes}. Data: {', '.join(space.data)}. "
         f"Budget: {space.budget.trials} trials of {space.budget.epochs} epochs per data set.",
-        "One child run per trial. Finals stand under their own name, the course over the epochs under `curve/`; "
-        "`on_front = true` marks the members of the front.",
+        "One child run per trial, and under it one per derived point. Finals stand under their own name, the course "
+        "over the epochs under `curve/`; `on_front = true` marks the members of the front.",
         "Report: `report/index.html` under Artifacts when the sweep has ended, or at any time "
         f"`python reports/build.py --sweep {shlex.quote(sweep)}`.",
     ]
@@ -72,9 +72,10 @@ def _description(space: Space, sweep: str) -> str:
 
 
 def describe(trial: Trial) -> str:
-    """``repsim λ=1.2 tf_efficientnet_lite0``: what a person tells trials apart by."""
+    """``repsim λ=1.2 wise α=0.3 tf_efficientnet_lite0``: what a person tells trials apart by."""
     config = trial.config
-    return " ".join(part for part in (config.method, config.strength_words, config.backbone.name) if part)
+    parts = (config.method, config.strength_words, config.wise_words, config.backbone.name)
+    return " ".join(part for part in parts if part)
 
 
 def space_hash(space: Space) -> str:
