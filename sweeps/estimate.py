@@ -44,6 +44,8 @@ SWEEP_BYTES = 6_000_000
 """MLflow's empty database, and a report without trials."""
 TRIAL_BYTES = 300_000
 """Journal, MLflow and report per trial, predictions aside."""
+POINT_BYTES = 60_000
+"""The same per derived point, which has no curves."""
 PREDICTION_BYTES = 200
 """Per image that is predicted."""
 
@@ -198,8 +200,8 @@ def _cache_bytes(space: Space, images: int) -> int:
 
 def _run_bytes(space: Space, images: int) -> int:
     predictions = images * sum(_fractions(space)[1:]) * PREDICTION_BYTES
-    models = 1 + len(WISE_ALPHAS) if _takes_lines(space) else 1
-    return round(space.budget.trials * models * (TRIAL_BYTES + predictions))
+    points = len(WISE_ALPHAS) if _takes_lines(space) else 0
+    return round(space.budget.trials * (TRIAL_BYTES + predictions + points * (POINT_BYTES + predictions)))
 
 
 def _bytes_text(count: int) -> str:

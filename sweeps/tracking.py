@@ -29,11 +29,13 @@ from sweeps.tracking_rows import (
     milliseconds,
     params,
     points,
+    run_name,
     space_hash,
     state_tags,
     sweep_tags,
     text,
     texts,
+    trial_tags,
 )
 from sweeps.tracking_uri import open_client, prepare_store, redacted, resolve_tracking_uri, sqlite_path
 from sweeps.trial import Trial, TrialRecord
@@ -331,7 +333,7 @@ class SweepWriter:
             run = self._client.create_run(
                 self._experiment_id,
                 start_time=milliseconds(record.started),
-                run_name=clean(self._run_name(record.trial)),
+                run_name=clean(run_name(record.trial, self._space)),
                 tags=tags,
             )
             self._children[trial_id] = _Child(
@@ -393,14 +395,7 @@ class SweepWriter:
             Tag.KIND: KIND_TRIAL,
             Tag.SWEEP: self._sweep,
             PARENT: self._parent_of(trial),
-            Tag.TRIAL_ID: trial.trial_id,
-            Tag.CONFIG_ID: trial.config.config_id,
-            Tag.STAGE: trial.stage.value,
-            Tag.DERIVED_FROM: trial.derived_from,
-            Tag.METHOD: trial.config.method,
-            Tag.BACKBONE: trial.config.backbone.name,
-            Tag.DATA: trial.data,
-            "anchor": trial.anchor,
+            **trial_tags(trial),
             **code_tags(self._provenance),
         }
 
@@ -415,12 +410,6 @@ class SweepWriter:
                 if same and child.tags.get(Tag.STAGE) == Stage.SEARCH.value:
                     return child.run_id
         return self._run_id
-
-    def _run_name(self, trial: Trial) -> str:
-        name = f"{trial.trial_id} {describe(trial)}"
-        if trial.stage is Stage.CONFIRM:
-            name += f" seed {trial.config.seed}"
-        return f"{name} {trial.data}" if len(self._space.data) > 1 else name
 
     # ---- calls
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from repsim.records import CURVE_PREFIX, KIND_SWEEP, Status, Tag
+from repsim.records import CURVE_PREFIX, KIND_SWEEP, Stage, Status, Tag
 from sweeps.space import Space
 from sweeps.trial import Trial, TrialRecord
 
@@ -120,6 +120,28 @@ def params(trial: Trial) -> dict[str, str]:
     method = trial.config.parsed_method
     values = {**trial.config.flat(), "adapter": method.adapter, "penalty": method.penalty}
     return {key: "null" if value is None else text(value) for key, value in values.items()}
+
+
+def run_name(trial: Trial, space: Space) -> str:
+    """What the UI lists a trial under; with several data sets, its own stands there as well."""
+    name = f"{trial.trial_id} {describe(trial)}"
+    if trial.stage is Stage.CONFIRM:
+        name += f" seed {trial.config.seed}"
+    return f"{name} {trial.data}" if len(space.data) > 1 else name
+
+
+def trial_tags(trial: Trial) -> dict[str, object]:
+    """What a proposal says of itself, whatever becomes of it."""
+    return {
+        Tag.TRIAL_ID: trial.trial_id,
+        Tag.CONFIG_ID: trial.config.config_id,
+        Tag.STAGE: trial.stage.value,
+        Tag.DERIVED_FROM: trial.derived_from,
+        Tag.METHOD: trial.config.method,
+        Tag.BACKBONE: trial.config.backbone.name,
+        Tag.DATA: trial.data,
+        "anchor": trial.anchor,
+    }
 
 
 def state_tags(record: TrialRecord) -> dict[str, object]:
