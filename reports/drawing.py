@@ -75,6 +75,11 @@ def _front(picture: FrontPicture, theme: Theme) -> Figure:
     if picture.steps:
         xs, ys = zip(*picture.steps, strict=True)
         axes.plot(xs, ys, color=theme.ink, linewidth=1.3, alpha=0.75, zorder=2)
+    for method, line in picture.lines:
+        xs, ys = zip(*line, strict=True)
+        axes.plot(
+            xs, ys, color=theme.colour(picture.styles.methods.index(method)), linewidth=0.7, alpha=0.6, zorder=1.9
+        )
     _error_bar(axes, picture, theme)
     shades = _scatter(axes, picture, theme)
     if shades is not None:
@@ -125,7 +130,10 @@ def _error_bar(axes: Any, picture: FrontPicture, theme: Theme) -> None:
 
 
 def _scatter(axes: Any, picture: FrontPicture, theme: Theme) -> Any:
-    """Trials off the front are pale, those that cannot be chosen hollow. Returns the colour-mapped artist, if any."""
+    """Trials off the front are pale, those that cannot be chosen hollow, derived points small.
+
+    Returns the colour-mapped artist, if any.
+    """
     values = [mark.shade for mark in picture.marks if mark.shade is not None]
     norm = mpl.colors.Normalize(min(values), max(values)) if values else None
     shades = None
@@ -137,7 +145,7 @@ def _scatter(axes: Any, picture: FrontPicture, theme: Theme) -> Any:
         axes.scatter(
             [mark.x],
             [mark.y],
-            s=78 if mark.on_front else 44,
+            s=(78 if mark.on_front else 44) * (0.35 if mark.derived else 1.0),
             marker=marker(picture.styles.backbones.index(mark.backbone)),
             facecolors=[face] if face != "none" else "none",
             edgecolors=_edge(mark, colour, theme, norm is not None),
@@ -175,6 +183,9 @@ def _legend(figure: Any, picture: FrontPicture, theme: Theme) -> None:
         ]
     if any(not mark.eligible for mark in picture.marks):
         handles.append(_dot("none", "o", "pruned or infeasible", theme, theme.muted))
+    if picture.lines:
+        name = "between pretrained and finetuned"
+        handles.append(Line2D([], [], color=theme.muted, linewidth=0.7, marker="o", markersize=4.0, label=name))
     if any(mark.anchor for mark in picture.marks):
         handles.append(_dot("none", "o", "anchor", theme, theme.muted, 12))
     if picture.error is not None:

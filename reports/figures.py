@@ -25,7 +25,7 @@ class Styles:
 
 @dataclass(frozen=True, kw_only=True)
 class Mark:
-    """One point of a picture; ``label`` is written beside it where it is not empty."""
+    """One point of a picture; ``label`` is written beside it where it is not empty. A derived one is drawn small."""
 
     trial_id: str
     x: float
@@ -37,6 +37,7 @@ class Mark:
     eligible: bool
     anchor: bool
     label: str
+    derived: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +46,8 @@ class FrontPicture:
 
     ``steps`` are the corners of the staircase, by rising x (empty with three objectives, where a projection has
     none); ``step_first`` is ``down`` when the line falls before it goes on. ``error`` is (x, y, standard error).
-    A ``panel`` is one of several and drawn smaller.
+    ``lines`` are the ways from pretrained to finetuned weights that derived points lie on: method, and (x, y) by rising
+    α. A ``panel`` is one of several and drawn smaller.
     """
 
     title: str
@@ -54,6 +56,7 @@ class FrontPicture:
     shade_label: str
     marks: tuple[Mark, ...]
     steps: tuple[tuple[float, float], ...]
+    lines: tuple[tuple[str, tuple[tuple[float, float], ...]], ...]
     error: tuple[float, float, float] | None
     x_range: tuple[float, float]
     y_range: tuple[float, float]
@@ -116,6 +119,7 @@ def front_picture(study: Study, styles: Styles, backbone: str | None = None) -> 
         shade_label=axis_label(third.metric, third.direction) if third is not None else "",
         marks=tuple(_mark(point, point.trial_id in chosen) for point in points),
         steps=staircase(members, study.axes.x.direction) if third is None else (),
+        lines=_lines(points),
         error=(best.values[1], best.values[0], best.se) if best is not None and best.se is not None else None,
         x_range=_padded([point.values[1] for point in study.points], 0.0),
         y_range=_padded([point.values[0] for point in study.points], max(p.se or 0.0 for p in study.points)),
@@ -144,8 +148,19 @@ def staircase(members: Sequence[Point], x_direction: Direction) -> tuple[tuple[f
     return (*corners, *ordered[-1:])
 
 
+def _lines(points: Sequence[Point]) -> tuple[tuple[str, tuple[tuple[float, float], ...]], ...]:
+    """Each trial's derived points and, at the end, the trial itself."""
+    owners = dict.fromkeys(point.derived_from for point in points if point.derived_from is not None)
+    found = []
+    for owner in owners:
+        mine = [point for point in points if owner in (point.derived_from, point.trial_id)]
+        ordered = sorted(mine, key=lambda point: point.alpha)
+        found.append((ordered[0].method, tuple((point.values[1], point.values[0]) for point in ordered)))
+    return tuple(found)
+
+
 def _mark(point: Point, on_front: bool) -> Mark:
-    label = point.trial_id if on_front else ""
+    label = point.trial_id if on_front and point.derived_from is None else ""
     if point.anchor:
         label = f"{point.trial_id} · {point.method} (anchor)"
     return Mark(
@@ -159,6 +174,7 @@ def _mark(point: Point, on_front: bool) -> Mark:
         eligible=point.eligible,
         anchor=point.anchor,
         label=shorten(label),
+        derived=point.derived_from is not None,
     )
 
 
@@ -187,7 +203,8 @@ def strength_picture(study: Study, styles: Styles) -> StrengthPicture | None:
     """How each objective answers to the strength, per method with two strengths or more; None when there is none."""
     found: dict[str, list[Point]] = {}
     for point in study.points:
-        if point.eligible and point.strength is not None and point.strength > 0:
+        trained = point.eligible and point.derived_from is None
+        if trained and point.strength is not None and point.strength > 0:
             found.setdefault(point.method, []).append(point)
     methods = [name for name in styles.methods if len({p.strength for p in found.get(name, [])}) > 1]
     if not methods:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from reports.load import Reference, Sweep, finite, records, trial_order
 from repsim.front import hypervolume, nondominated
-from repsim.records import METRICS, Objective, Stage, Status
+from repsim.records import METRICS, PARAM_PREFIX, Objective, Stage, Status
 
 WITHIN = "within one standard error"
 KNEE = "knee of the front"
@@ -30,7 +30,8 @@ class Axes:
 class Point:
     """One completed trial with every objective present. ``se`` is one standard error of ``values[0]``, if known.
 
-    ``values`` are in the order y, x, colour of the axes.
+    ``values`` are in the order y, x, colour of the axes. A derived point stands at ``alpha`` between the pretrained (0)
+    and the finetuned weights (1) of the trial ``derived_from``.
     """
 
     trial_id: str
@@ -42,6 +43,8 @@ class Point:
     se: float | None
     eligible: bool
     anchor: bool
+    derived_from: str | None = None
+    alpha: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,9 +59,10 @@ class Pick:
 class Study:
     """Everything the report says about one data set.
 
-    ``points`` are the search trials that can be drawn; ``front`` the indices of those on the front, by falling y;
-    ``separated`` how many front points one standard error tells apart; ``course`` the hypervolume after each finished
-    search trial, as (number of trials, share of the box); ``course_note`` why it is missing.
+    ``points`` are the search trials and derived points that can be drawn; ``front`` the indices of those on the front,
+    by falling y; ``separated`` how many front points one standard error tells apart; ``counts`` the trials by status,
+    derived points aside; ``course`` the hypervolume after each finished search trial, as (number of trials, share of
+    the box); ``course_note`` why it is missing.
     """
 
     data: str
@@ -222,7 +226,7 @@ def study(sweep: Sweep, data: str) -> Study:
         separated=separated([p.values[0] for p in members], errors)
         if members and len(errors) == len(members)
         else None,
-        counts={str(k): int(v) for k, v in trials["status"].value_counts().items()},
+        counts={str(k): int(v) for k, v in runs(trials)["status"].value_counts().items()},
         incomplete=tuple(incomplete),
         reference=reference,
         course=course,
@@ -233,7 +237,7 @@ def study(sweep: Sweep, data: str) -> Study:
 def _points(sweep: Sweep, trials: pd.DataFrame, objectives: Sequence[Objective]) -> tuple[list[Point], list[str]]:
     points, incomplete = [], []
     for row in records(trials):
-        if row["stage"] != Stage.SEARCH.value or row["status"] not in (Status.COMPLETED.value, Status.PRUNED.value):
+        if row["stage"] == Stage.CONFIRM.value or row["status"] not in (Status.COMPLETED.value, Status.PRUNED.value):
             continue
         values = [finite(row[objective.metric]) for objective in objectives]
         present = [value for value in values if value is not None]
@@ -257,15 +261,36 @@ def _points(sweep: Sweep, trials: pd.DataFrame, objectives: Sequence[Objective])
                 se=standard_error(present[0], int(n_val)) if measurable and n_val is not None else None,
                 eligible=completed and feasible,
                 anchor=row["mlflow_run_id"] in sweep.anchors,
+                derived_from=str(row["derived_from"]) if row["stage"] == Stage.DERIVED.value else None,
+                alpha=_alpha(row.get(f"{PARAM_PREFIX}wise_alpha")),
             )
         )
     return points, incomplete
 
 
+def _alpha(value: object) -> float:
+    """1 where a sweep was recorded before there was anything else."""
+    found = finite(value)
+    return 1.0 if found is None else found
+
+
+def wise_words(alpha: float | None) -> str:
+    """What follows a method's name where a model is not the finetuned one (`` wise α=0.3``), else nothing."""
+    return "" if alpha is None or alpha == 1.0 else f" wise α={alpha:g}"
+
+
+def runs(trials: pd.DataFrame) -> pd.DataFrame:
+    """The rows that a training of their own stands behind: all but the derived points."""
+    return trials[trials["stage"] != Stage.DERIVED.value]
+
+
 def hypervolume_course(
     trials: pd.DataFrame, points: Sequence[Point], objectives: Sequence[Objective], reference: Reference | None
 ) -> tuple[tuple[tuple[int, float], ...], str]:
-    """Hypervolume after each finished search trial, in the order they ended; or why there is none."""
+    """Hypervolume after each finished search trial, in the order they ended; or why there is none.
+
+    A trial's derived points came with it.
+    """
     if len(objectives) < 2:
         return (), "With a single objective there is no hypervolume."
     if reference is None:
@@ -276,15 +301,20 @@ def hypervolume_course(
     if len(worst) < len(names) or len(ideal) < len(names):
         return (), "The recorded reference point lacks an objective."
     directions = [objective.direction for objective in objectives]
-    eligible = {point.run_id: point.values for point in points if point.eligible}
+    run_of = {point.trial_id: point.run_id for point in points}
+    eligible: dict[str, list[tuple[float, ...]]] = {}
+    for point in points:
+        if point.eligible:
+            owner = point.trial_id if point.derived_from is None else point.derived_from
+            eligible.setdefault(run_of.get(owner, point.run_id), []).append(point.values)
     final = trials[
         trials["stage"].eq(Stage.SEARCH.value) & trials["status"].isin([s.value for s in Status if s.terminal])
     ]
     order = final.assign(_at=final["ended"].fillna("~")).sort_values("_at", kind="stable")["mlflow_run_id"]
-    course, seen = [], []
+    course: list[tuple[int, float]] = []
+    seen: list[tuple[float, ...]] = []
     for count, run_id in enumerate(order, start=1):
-        if run_id in eligible:
-            seen.append(eligible[run_id])
+        seen += eligible.get(str(run_id), [])
         try:
             course.append((count, hypervolume(seen, worst, ideal, directions)))
         except ValueError:
@@ -293,13 +323,13 @@ def hypervolume_course(
 
 
 def mark_front(sweep: Sweep, studies: Sequence[Study]) -> pd.DataFrame:
-    """The sweep's table with ``on_front`` set: True or False on search trials, empty on the others."""
+    """The sweep's table with ``on_front`` set: True or False on search trials and derived points, else empty."""
     members = {point.run_id for item in studies for point in item.members}
     trials = sweep.trials.copy()
-    searched = trials["stage"] == Stage.SEARCH.value
+    candidates = trials["stage"] != Stage.CONFIRM.value
     flags = [
-        (run_id in members) if search else None
-        for run_id, search in zip(trials["mlflow_run_id"], searched, strict=True)
+        (run_id in members) if candidate else None
+        for run_id, candidate in zip(trials["mlflow_run_id"], candidates, strict=True)
     ]
     trials["on_front"] = pd.Series(flags, dtype="boolean", index=trials.index)
     return trials

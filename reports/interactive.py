@@ -62,6 +62,7 @@ def _traces(picture: FrontPicture, hover: Mapping[str, str], theme: Theme) -> li
         traces.append(
             {"type": "scatter", "mode": "lines", "x": xs, "y": ys, "name": "front", "line": line, "hoverinfo": "skip"}
         )
+    traces += [_way(picture, method, line, theme) for method, line in picture.lines]
     if picture.error is not None:
         x, y, se = picture.error
         bar = {"type": "data", "array": [se], "color": theme.ink, "thickness": 1.3, "width": 5}
@@ -83,6 +84,16 @@ def _traces(picture: FrontPicture, hover: Mapping[str, str], theme: Theme) -> li
     return traces
 
 
+def _way(picture: FrontPicture, method: str, line: Sequence[tuple[float, float]], theme: Theme) -> dict[str, object]:
+    """The thin line through a trial's derived points; it comes and goes with its method."""
+    xs, ys = zip(*line, strict=True)
+    style = {"color": theme.colour(picture.styles.methods.index(method)), "width": 0.8}
+    return {
+        "type": "scatter", "mode": "lines", "x": xs, "y": ys, "line": style, "opacity": 0.6, "hoverinfo": "skip",
+        "showlegend": False, "legendgroup": method,
+    }  # fmt: skip
+
+
 def _key(name: str, colour: str, symbol: str) -> dict[str, object]:
     """An entry of the legend alone."""
     style = {"color": colour, "symbol": symbol, "size": 9}
@@ -97,7 +108,7 @@ def _method_trace(
     style: dict[str, object] = {
         "color": [mark.shade for mark in marks] if shaded else colour,
         "symbol": [f"{name}-open" if not mark.eligible else name for name, mark in zip(symbols, marks, strict=True)],
-        "size": [13 if mark.on_front else 9 for mark in marks],
+        "size": [(13 if mark.on_front else 9) * (0.6 if mark.derived else 1.0) for mark in marks],
         "opacity": [1.0 if mark.on_front else 0.55 for mark in marks],
         "line": {
             "width": [2.5 if shaded else (1.5 if mark.on_front or not mark.eligible else 0) for mark in marks],

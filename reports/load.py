@@ -119,7 +119,7 @@ def load_sweep(client: Any, name: str) -> Sweep:
 
 
 def _children(client: Any, parent: Any) -> list[Any]:
-    """Trials of the sweep, and the confirmations filed under them, each once, in order of trial number."""
+    """Trials of the sweep, and what is filed under them (confirmations, derived points), each once, in order."""
     experiment = [parent.info.experiment_id]
     direct = search_all(client, f"tags.{PARENT} = '{parent.info.run_id}'", experiment)
     known = {run.info.run_id for run in direct}
@@ -133,8 +133,8 @@ def _children(client: Any, parent: Any) -> list[Any]:
 
 
 def trial_order(trial_id: str) -> tuple[int, str]:
-    """Sort key that puts ``t9999`` before ``t10000``."""
-    return len(trial_id), trial_id
+    """Sort key that puts ``t9999`` before ``t10000``, and a derived point (``t0007-w03``) behind its trial."""
+    return len(trial_id.partition("-")[0]), trial_id
 
 
 def _tidy(
@@ -179,7 +179,7 @@ def _row(run: Any, sweep: str, config: Mapping[str, object], facts: Mapping[str,
         "epochs": config.get("optim.epochs"),
         "chosen_epoch": tags.get(Tag.CHOSEN_EPOCH),
         "feasible": feasible == "true" if feasible in ("true", "false") else None,
-        "derived_from": tags.get("derived_from"),
+        "derived_from": tags.get(Tag.DERIVED_FROM),
         **{name: values.get(name) for name in METRICS},
         **{name: facts.get(name) for name in ("n_train", "n_val", "n_test", "n_probe")},
         "started": tags.get(Tag.STARTED),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from reports import interactive, words
 from reports.figures import FrontPicture
-from reports.fronts import Pick, Study
+from reports.fronts import Pick, Study, runs
 from reports.load import Sweep, finite, records
 from reports.paper_tables import MISSING, Table, failures_table, shared_settings, show, trials_table, varied_keys
 from reports.points import command
@@ -85,10 +85,12 @@ def _notices(found: Sequence[tuple[str, str]]) -> str:
 
 
 def _stats(sweep: Sweep, studies: Sequence[Study]) -> str:
-    status = sweep.trials["status"]
+    status = runs(sweep.trials)["status"]
     others = [f"{int((status == s.value).sum())} {s.value}" for s in Status if s is not Status.COMPLETED]
     rest = ", ".join(text for text in others if not text.startswith("0 ")) or "none failed or pruned"
     cells = [("completed trials", str(int((status == Status.COMPLETED.value).sum())), rest)]
+    if len(status) < len(sweep.trials):
+        cells.append(("derived points", str(len(sweep.trials) - len(status)), words.BETWEEN))
     for study in studies:
         who = f" · {study.data}" if len(studies) > 1 else ""
         if study.members and not study.single:
@@ -96,7 +98,7 @@ def _stats(sweep: Sweep, studies: Sequence[Study]) -> str:
             cells.append((f"points on the front{who}", str(len(study.members)), apart))
         if study.course:
             cells.append((f"hypervolume{who}", f"{study.course[-1][1]:.3f}", "share of the reference box"))
-    seconds = sweep.trials["train_seconds"].sum(), sweep.trials["overhead_seconds"].sum()
+    seconds = _seconds(sweep)
     cells.append(("training time, all trials", duration(seconds[0]), f"and {duration(seconds[1])} around it"))
     return (
         '<dl class="stats">'
@@ -105,6 +107,11 @@ def _stats(sweep: Sweep, studies: Sequence[Study]) -> str:
         )
         + "</dl>"
     )
+
+
+def _seconds(sweep: Sweep) -> tuple[float, float]:
+    """Seconds of training and around it: a derived point names its trial's training, and has evaluations of its own."""
+    return float(runs(sweep.trials)["train_seconds"].sum()), float(sweep.trials["overhead_seconds"].sum())
 
 
 def duration(seconds: float) -> str:
@@ -170,7 +177,7 @@ def _no_picture(study: Study) -> str:
 def _front_figure(sweep: Sweep, study: Study, drawn: Drawn, number: int) -> str:
     if drawn.front is None or drawn.picture is None:
         return ""
-    rows = {row["trial_id"]: row for row in records(study.trials) if row["stage"] == "search"}
+    rows = {row["trial_id"]: row for row in records(study.trials) if row["stage"] != "confirm"}
     varied = varied_keys(sweep, [str(run_id) for run_id in study.trials["mlflow_run_id"]])
     hover = {
         mark.trial_id: interactive.hover_text(
@@ -189,13 +196,16 @@ def _front_figure(sweep: Sweep, study: Study, drawn: Drawn, number: int) -> str:
 
 
 def _front_caption(study: Study) -> str:
-    drawn, total = len(study.points), int((study.trials["stage"] == "search").sum())
+    trials = [point for point in study.points if point.derived_from is None]
+    drawn, total = len(trials), int((study.trials["stage"] == "search").sum())
     said = [
         f"{drawn} of {total} search trials have every objective and are drawn; "
         "colour is the method, shape the backbone."
     ]
+    if len(trials) < len(study.points):
+        said.append(f"Small points on thin lines are models {words.BETWEEN}.")
     if study.axes.colour is None:
-        said.append("The line is the front: everything below and behind it is attained by some trial.")
+        said.append("The stepped line is the front: everything below and behind it is attained by some trial.")
     else:
         said.append(
             f"Fill colour is {METRICS[study.axes.colour.metric].label}, the outline the method. The front has three "
@@ -326,8 +336,8 @@ def _provenance(sweep: Sweep, studies: Sequence[Study]) -> str:
         "objectives": ", ".join(f"{o.direction} {o.metric}" for o in sweep.objectives),
         "constraints": ", ".join(sweep.constraints) or "none",
         "versions": ", ".join(f"{k} {v}" for k, v in sweep.versions.items()) or MISSING,
-        "train seconds": f"{sweep.trials['train_seconds'].sum():.1f} in all",
-        "other seconds": f"{sweep.trials['overhead_seconds'].sum():.1f} in all",
+        "train seconds": f"{_seconds(sweep)[0]:.1f} in all",
+        "other seconds": f"{_seconds(sweep)[1]:.1f} in all",
     }
     parts = [f"<h2>Where these numbers come from</h2><pre><code>{esc(sweep.command or MISSING)}</code></pre>"]
     parts.append(f'<div class="grid"><div class="card">{pairs(general)}</div>')

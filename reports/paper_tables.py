@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from reports.fronts import Study, confirmed
+from reports.fronts import Study, confirmed, wise_words
 from reports.load import Sweep, finite, records
 from repsim.records import METRICS, PARAM_PREFIX, Metric, Status
 
@@ -66,14 +66,17 @@ def show(value: object, metric: Metric | None = None) -> str:
 
 
 def varied_keys(sweep: Sweep, run_ids: Sequence[str]) -> tuple[str, ...]:
-    """Configuration keys that do not have one value throughout; method, backbone and strength always lead."""
+    """Configuration keys that do not have one value throughout; method, backbone and strength always lead.
+
+    Whether derived points are asked for tells trials from such points, which their names do already.
+    """
     lead = ("method", "strength", "backbone")
     keys = list(dict.fromkeys(key for run_id in run_ids for key in sweep.configs[run_id]))
     varied = [
         key
         for key in keys
         if key not in lead
-        and key != "data"
+        and key not in ("data", "measure.wise")
         and len({json.dumps(sweep.configs[run_id].get(key), sort_keys=True) for run_id in run_ids}) > 1
     ]
     return (*lead, *varied)
@@ -165,7 +168,7 @@ def trials_table(sweep: Sweep, study: Study) -> Table:
         roles = [name for name, ids in (("front", front), ("anchor", sweep.anchors)) if run_id in ids]
         rows.append(
             (
-                row["trial_id"], row["stage"], state, ", ".join(roles), row["method"], row["strength"], row["backbone"],
+                row["trial_id"], row["stage"], state, ", ".join(roles), _display(row), row["strength"], row["backbone"],
                 row.get(f"{PARAM_PREFIX}optim.lr"), row["seed"],
                 *(row[name] for name in names), row["train_seconds"],
             )
@@ -181,6 +184,10 @@ def trials_table(sweep: Sweep, study: Study) -> Table:
         rows=tuple(rows),
         metrics={METRICS[name].label: METRICS[name] for name in [*names, "train_seconds"]},
     )  # fmt: skip
+
+
+def _display(row: Mapping[str, object]) -> str:
+    return f"{row['method']}{wise_words(finite(row.get(f'{PARAM_PREFIX}wise_alpha')))}"
 
 
 def failures_table(study: Study) -> Table:

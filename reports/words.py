@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from reports.fronts import KNEE, WITHIN, Point, Study, confirmed, front_order, recommend
+from reports.fronts import KNEE, WITHIN, Point, Study, confirmed, front_order, recommend, runs, wise_words
 from reports.load import Sweep, finite
 from reports.paper_tables import show
 from repsim.records import FACTS, METRICS, Objective, Stage, Status
@@ -15,14 +15,15 @@ ACROSS_BACKBONES = (
     "Similarity compares a model with its own pretrained backbone, so a value reached on one backbone is not the same "
     "quantity as that value on another: read similarities within a panel, not across."
 )
+BETWEEN = "between a trial's pretrained and finetuned weights"
 SHOWN_NAMES = 20
 SHOWN_NOTES = 3
 
 
 def describe(point: Point) -> str:
-    """``t0007 (repsim, λ = 1.2, mobilenetv2_100)``."""
+    """``t0007 (repsim, λ = 1.2, mobilenetv2_100)``; of a derived point, ``t0007-w03 (repsim wise α=0.3, …)``."""
     strength = "" if point.strength is None else f", λ = {show(point.strength)}"
-    return f"{point.trial_id} ({point.method}{strength}, {point.backbone})"
+    return f"{point.trial_id} ({point.method}{wise_words(point.alpha)}{strength}, {point.backbone})"
 
 
 def amount(value: float, objective: Objective) -> str:
@@ -141,7 +142,7 @@ def single_seed(sweep: Sweep) -> bool:
 def warnings_for(sweep: Sweep, studies: Sequence[Study]) -> list[tuple[str, str]]:
     """(short, sentence) pairs, most serious first; an empty list where nothing is wrong."""
     found: list[tuple[str, str]] = []
-    status = sweep.trials["status"]
+    status = runs(sweep.trials)["status"]
     open_states = {s.value: int((status == s.value).sum()) for s in Status if not s.terminal}
     waiting = "".join(f", {count} {name}" for name, count in open_states.items() if count)
     if waiting or sweep.state in ("killed", "failed"):

@@ -84,6 +84,8 @@ class TrialConfig(Frozen):
     """Head initialisation, batch and view order, dropout."""
     checkpoint: Literal["last", "best"] = "last"
     """Which epoch's weights are reported."""
+    wise_alpha: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """What is reported is (1 - this) x pretrained + this x finetuned weights; rebuilds a point of ``measure.wise``."""
 
     @model_validator(mode="before")
     @classmethod
@@ -120,6 +122,24 @@ class TrialConfig(Frozen):
             raise ValueError(f"method {self.method!r} fits a linear head, but head is {self.head.name!r}")
         return self
 
+    @model_validator(mode="after")
+    def _line_fits(self) -> Self:
+        if self.wise_alpha == 1.0 and not self.measure.wise:
+            return self
+        adapter, problem = ADAPTERS[self.parsed_method.adapter], ""
+        if self.measure.wise and self.wise_alpha < 1.0:
+            problem = f"and wise_alpha {self.wise_alpha:g}: the points are taken from a model at 1"
+        elif self.head.name != "linear":
+            problem = f"and the line begins at a linear probe, but head is {self.head.name!r}"
+        elif not adapter.identity_at_start:
+            problem = f"but method {self.method!r} does not start at the pretrained network, so there is no line"
+        elif not adapter.trains_backbone and self.wise_alpha < 1.0:
+            problem = f"but method {self.method!r} does not move the backbone, so there is no line"
+        if problem:
+            asked = "measure.wise is true" if self.measure.wise else f"wise_alpha is {self.wise_alpha:g}"
+            raise ValueError(f"{asked}, {problem}")
+        return self
+
     @property
     def parsed_method(self) -> Method:
         """Adapter and penalty."""
@@ -129,6 +149,16 @@ class TrialConfig(Frozen):
     def target_cka(self) -> float | None:
         """The similarity asked for, or None where λ is given or there is no penalty."""
         return self.strength.target_cka if isinstance(self.strength, Target) else None
+
+    @property
+    def wise_words(self) -> str:
+        """``wise α=0.3`` for a model between the pretrained and the finetuned one, else nothing: for labels."""
+        return "" if self.wise_alpha == 1.0 else f"wise α={self.wise_alpha:g}"
+
+    @property
+    def takes_a_line(self) -> bool:
+        """Whether points between the pretrained and the finetuned weights are measured (a linear probe has none)."""
+        return self.measure.wise and ADAPTERS[self.parsed_method.adapter].trains_backbone
 
     @property
     def strength_words(self) -> str:
@@ -165,8 +195,10 @@ class TrialConfig(Frozen):
     def config_id(self) -> str:
         """Twelve hexadecimal digits naming the configuration without its seed."""
         canonical = {key: value for key, value in self.flat().items() if key != "seed"}
-        if self.target_cka is None:
-            del canonical[TARGET_KEY]  # so that configurations keep the names they had before there were targets
+        # what is not asked for is left out, so that configurations keep the names they had before one could ask
+        for key, nothing in ((TARGET_KEY, None), ("wise_alpha", 1.0), ("measure.wise", False)):
+            if canonical[key] == nothing:
+                del canonical[key]
         text = json.dumps(canonical, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 

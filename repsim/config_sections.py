@@ -233,3 +233,5 @@ class MeasureConfig(Frozen):
     """``full`` adds the other similarity measures with the pretrained features."""
     quality: Literal["standard", "full"] = "standard"
     """``full`` adds equal-mass ECE, quadratic kappa, k-NN accuracy and three measures of the features' rank."""
+    wise: bool = False
+    """Also take the points 0, 0.1, … 0.9 on the line from the pretrained weights: results of their own, no trials."""

@@ -45,6 +45,21 @@ pretrained weights does not pull at the start. Layer-wise ones hold the layers t
 the last features alone. The cost is that of a training step beside plain finetuning on a CPU, with default settings.
 """
 _WRAPPERS = "They go with every method that learns by steps, whatever it moves and holds.\n"
+_WISE = """\
+`measure.wise: true` takes, of every trial that moves the backbone, the models between its pretrained and its finetuned
+weights as well: (1 − α) · pretrained + α · finetuned at α = 0, 0.1, … 0.9 (WiSE-FT, arXiv 2109.01903). No step is
+trained for them; each costs one round of the measurements that a trial ends with. The pretrained end has the converged
+linear probe as its head, so the head must be `linear`; α = 0 is then the linear probe of the same data, and α = 1 the
+trial. Running statistics of batch norm lie on the line as well. LoRA is merged first; AdaptFormer's branches go from
+their starting values, where they add nothing, to the trained ones. With `checkpoint: best` the line ends at the chosen
+epoch's weights. `linear_probe` has no line; `vpt`, which does not start at the pretrained network, is refused.
+
+In a sweep each point is a row of its own (`t0007-w03` for α = 0.3 of `t0007`, stage `derived`), judged on val like any
+trial. It does not count in the budget, and the sampler is never told of it. Its training time, throughput, memory and
+trainable parameters are its trial's, for without that training there is no such model; its other time is what its own
+evaluation took. Points answer the standard metrics alone. `wise_alpha: 0.3` in the configuration without `measure.wise`
+trains the trial again and reports the model at α = 0.3 with everything asked for: that is how a point is rebuilt.
+"""
 _SIMILARITY = """\
 Each compares the features (n, d) of the same images before and after training; a trial answers them for val and test.
 Those marked ● it always answers, the others with `measure.similarity: full`, and each then with its mean over reordered
@@ -105,6 +120,8 @@ def page_text() -> str:
             ("asked for by", "what it does", "settings", "step", "paper", "when to use"),
             map(_wrapper_row, WRAPPERS.values()),
         ),
+        "## Between pretrained and finetuned weights\n",
+        _WISE,
         *_measures(),
         "## Pretrained weights that come as packages\n",
         "Any other timm model works with a local file (`backbone.weights: FILE`) or with timm's hub.\n",

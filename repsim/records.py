@@ -5,10 +5,10 @@ Writers (trainer, journal, MLflow) and readers (search, reports) import the name
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from typing import Self
+from typing import Self, cast
 
 from repsim.metric_table import EPOCH_METRICS as EPOCH_METRICS
 from repsim.metric_table import METRICS as METRICS
@@ -50,6 +50,8 @@ class Stage(StrEnum):
     DERIVED = "derived"
 
 
+WISE_ALPHAS: tuple[float, ...] = tuple(tenths / 10 for tenths in range(10))
+"""Where ``measure.wise`` takes points between pretrained (0) and finetuned (1) weights; at 1 is the trial itself."""
 CURVE_PREFIX = "curve/"
 PARAM_PREFIX = "param/"
 
@@ -111,12 +113,14 @@ FACTS: tuple[str, ...] = (
     "strength_final",
     "control_cka",
     "n_control",
+    "not_derived",
 )
 """What a finished trial says about the ground it was measured on.
 
-``not_measured`` and ``similarity_null`` are there where ``measure`` asks for more; the last five where the strength is
-a target: ``reached``, ``not binding`` or ``not reached``, the reason, the last λ, and the debiased CKA of the model on
-the ``n_control`` training images that λ was steered by.
+``not_measured`` and ``similarity_null`` are there where ``measure`` asks for more; the five from ``target_outcome`` on
+where the strength is a target: ``reached``, ``not binding`` or ``not reached``, the reason, the last λ, and the
+debiased CKA of the model on the ``n_control`` training images that λ was steered by. ``not_derived`` is there where
+``measure.wise`` asks for points: pairs of α and why that one could not be measured.
 """
 
 
@@ -127,6 +131,7 @@ class Tag:
     KIND = "kind"
     STATUS = "status"
     STAGE = "stage"
+    DERIVED_FROM = "derived_from"
     REASON = "reason"
     TRIAL_ID = "trial_id"
     CONFIG_ID = "config_id"
@@ -192,20 +197,48 @@ class EpochResult:
         return cls(**value)  # type: ignore[arg-type]
 
 
+Predictions = dict[str, dict[str, list[object]]]
+"""``val`` and ``test``, each with columns: ``image``, ``label``, ``predicted``, and one probability per class."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DerivedResult:
+    """What the model at ``alpha`` between a trial's pretrained (0) and finetuned (1) weights answers.
+
+    ``values`` holds every name in STANDARD_METRICS. Training time, throughput, memory and trainable parameters are the
+    trial's, for without that training there is no such model; ``overhead_seconds`` and ``evaluation_seconds`` are what
+    this point took beside the trial's. ``predictions`` are left out of ``to_dict``.
+    """
+
+    alpha: float
+    values: dict[str, float]
+    predictions: Predictions = field(default_factory=dict, repr=False, compare=False)
+
+    def to_dict(self) -> dict[str, object]:
+        """JSON-able, without the predictions."""
+        return {"alpha": self.alpha, "values": dict(self.values)}
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, object]) -> Self:
+        """Read back what ``to_dict`` wrote; unknown keys raise TypeError."""
+        return cls(**value)  # type: ignore[arg-type]
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrialResult:
     """What a completed trial answers, all of it at ``chosen_epoch``.
 
     ``values`` holds every name in STANDARD_METRICS and what the configuration asked for beside them, ``facts`` the
-    names in FACTS. ``predictions`` maps ``val`` and ``test`` to columns (``image``, ``label``, and one probability
-    column per class); it is left out of ``to_dict``.
+    names in FACTS. ``derived`` are the points between pretrained and finetuned weights, by rising α, where
+    ``measure.wise`` asks for them. ``predictions`` are left out of ``to_dict``.
     """
 
     chosen_epoch: int
     epochs: int
     values: dict[str, float]
     facts: dict[str, object]
-    predictions: dict[str, dict[str, list[object]]] = field(default_factory=dict, repr=False, compare=False)
+    derived: tuple[DerivedResult, ...] = ()
+    predictions: Predictions = field(default_factory=dict, repr=False, compare=False)
 
     def to_dict(self) -> dict[str, object]:
         """JSON-able, without the predictions."""
@@ -214,9 +247,12 @@ class TrialResult:
             "epochs": self.epochs,
             "values": dict(self.values),
             "facts": dict(self.facts),
+            "derived": [point.to_dict() for point in self.derived],
         }
 
     @classmethod
     def from_dict(cls, value: Mapping[str, object]) -> Self:
-        """Read back what ``to_dict`` wrote."""
-        return cls(**value)  # type: ignore[arg-type]
+        """Read back what ``to_dict`` wrote, today or before there were derived points."""
+        points = cast(Sequence[Mapping[str, object]], value.get("derived", ()))
+        derived = tuple(map(DerivedResult.from_dict, points))
+        return cls(**{**value, "derived": derived})  # type: ignore[arg-type]

@@ -7,8 +7,10 @@ moves and how it is fitted, a penalty what holds it.
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import cast
 
 import torch
@@ -19,7 +21,7 @@ from repsim.adapters import check_adapter
 from repsim.catalogue import PENALTIES
 from repsim.config import TrialConfig
 from repsim.data.dataset import Split
-from repsim.errors import Mistake, RequestError
+from repsim.errors import DegenerateInputError, Mistake, RequestError
 from repsim.evaluation import (
     Outputs,
     labelled_batches,
@@ -31,17 +33,19 @@ from repsim.evaluation import (
 )
 from repsim.extra_measures import extra_measures
 from repsim.feed import Feed, make_penalty
-from repsim.fitting import SMALLEST_BATCH, FeatureFit, Fit, GradientFit, ProbedGradientFit
+from repsim.fitting import SMALLEST_BATCH, FeatureFit, Fit, GradientFit, ProbedGradientFit, probe_head
 from repsim.memory import PeakMemory
-from repsim.model import build_model
+from repsim.model import FineTuned, build_model
 from repsim.optimisation import trained_parameters
 from repsim.prefix import cached_prefix
-from repsim.records import EpochResult, Objective, TrialResult
+from repsim.records import STANDARD_METRICS, WISE_ALPHAS, DerivedResult, EpochResult, Objective, TrialResult
 from repsim.seeding import torch_generator
 from repsim.sharpness import sharpness
+from repsim.wise import Line
 from repsim.workspace import Workspace
 
 State = dict[str, object]
+_HELD_OUT: tuple[Split, ...] = ("val", "test")
 
 
 class Trainer:
@@ -65,9 +69,7 @@ class Trainer:
         check_splits(config, {name: len(self._images.split(name)) for name in ("train", "val", "test")})
         check_adapter(config, self._backbone)
         self._adapter = ADAPTERS[config.parsed_method.adapter]
-        self.model = build_model(config, self._backbone, len(self._images.classes))
-        self._adapter.prepare(self.model, config.adapter, torch_generator(config.seed, "adapter"))
-        self.model.to(self._workspace.device)
+        self.model = self._untrained()
         self.penalty = make_penalty(config, self._backbone, self.model, self._images, self._teacher)
         self._fit = self._build_fit()
         self.epochs: list[EpochResult] = []
@@ -100,7 +102,7 @@ class Trainer:
         training = time.perf_counter()
         fitted = self._fit.run_epoch(epoch)
         train_seconds = time.perf_counter() - training
-        outputs = self._outputs("val")
+        outputs = self._outputs("val", self.model)
         values = self._measure("val", outputs)
         self._last = (epoch, outputs)
         result = EpochResult(
@@ -120,7 +122,10 @@ class Trainer:
         return result
 
     def finish(self) -> TrialResult:
-        """Measure val, test and sharpness at the chosen epoch. Needs every epoch to have run."""
+        """Measure val, test and sharpness at the chosen epoch. Needs every epoch to have run.
+
+        With ``wise_alpha`` below 1 all of it is that of the model on the way there; ``model`` stays the trained one.
+        """
         if not self.done:
             raise RuntimeError(f"only {len(self.epochs)} of {self.n_epochs} epochs have run")
         started = time.perf_counter()
@@ -128,14 +133,17 @@ class Trainer:
         if self._best is not None:
             chosen, weights = self._best
             self.model.load_state_dict(cast(Mapping[str, Tensor], weights))
+        trained = self.config.wise_alpha == 1.0
+        model = self.model if trained else self._line().at(self.config.wise_alpha)
         # the last epoch's val pass serves again, unless an earlier epoch was chosen or the trial was resumed after it
-        known = self._last is not None and self._last[0] == chosen
+        known = self._last is not None and self._last[0] == chosen and trained
         outputs: dict[Split, Outputs] = {
-            "val": self._last[1] if self._last is not None and known else self._outputs("val"),
-            "test": self._outputs("test"),
+            "val": self._last[1] if self._last is not None and known else self._outputs("val", model),
+            "test": self._outputs("test", model),
         }
-        values = self.epochs[chosen - 1].values | self._measure("test", outputs["test"]) | self._sharpness()
-        more, more_facts = self._extra_measures(outputs)
+        val = self.epochs[chosen - 1].values if trained else self._measure("val", outputs["val"])
+        values = val | self._measure("test", outputs["test"]) | self._sharpness(model)
+        more, more_facts = self._extra_measures(outputs, model)
         values |= more
         self._seconds += time.perf_counter() - started
         steps = sum(epoch.steps for epoch in self.epochs)
@@ -148,11 +156,14 @@ class Trainer:
             "peak_memory_bytes": float(self._memory.peak_bytes(self._workspace.device)),
             "trainable_parameters": float(sum(p.numel() for p in trained_parameters(self.model))),
         }
+        fit_facts = self._fit.facts() if trained else {}  # they are about the trained model
+        derived, wise_facts = self._derived(values) if self.config.takes_a_line else ((), {})
         return TrialResult(
             chosen_epoch=chosen,
             epochs=self.n_epochs,
             values=values,
-            facts=self._facts() | {"optimiser_steps": steps} | self._fit.facts() | more_facts,
+            facts=self._facts() | {"optimiser_steps": steps} | fit_facts | more_facts | wise_facts,
+            derived=derived,
             predictions={name: predictions(name, found, self._images) for name, found in outputs.items()},
         )
 
@@ -182,6 +193,55 @@ class Trainer:
             tuple[float, float, float], state["seconds"]
         )
 
+    def _untrained(self) -> FineTuned:
+        """The pretrained network, prepared by the adapter, with a head that has learnt nothing."""
+        model = build_model(self.config, self._backbone, len(self._images.classes))
+        self._adapter.prepare(model, self.config.adapter, torch_generator(self.config.seed, "adapter"))
+        return model.to(self._workspace.device)
+
+    def _line(self) -> Line:
+        """From the pretrained network with its linear probe to the model as it is."""
+        start = self._untrained()
+        probe_head(self.config, start, self._images, self._teacher)
+        return Line(start, self.model)
+
+    def _derived(self, trained: Mapping[str, float]) -> tuple[tuple[DerivedResult, ...], dict[str, object]]:
+        """The points between pretrained and finetuned weights, and a fact: those that could not be measured, and why.
+
+        ``trained`` are the values of the trained model, whose costs they share.
+        """
+        found: list[DerivedResult] = []
+        missing: list[list[object]] = []
+        before = time.perf_counter()
+        line = self._line()
+        for alpha in WISE_ALPHAS:
+            try:
+                point = self._point(line.at(alpha), alpha, trained)
+            except (DegenerateInputError, FloatingPointError) as error:
+                missing.append([alpha, str(error)])
+                continue
+            now = time.perf_counter()
+            found.append(replace(point, values=point.values | {"overhead_seconds": now - before}))
+            before = now
+        return tuple(found), {"not_derived": missing}
+
+    def _point(self, model: FineTuned, alpha: float, trained: Mapping[str, float]) -> DerivedResult:
+        """What ``model`` answers; FloatingPointError when something is not finite."""
+        evaluated = self._evaluation_seconds
+        outputs: dict[Split, Outputs] = {name: self._outputs(name, model) for name in _HELD_OUT}
+        measured = self._sharpness(model)
+        for name, output in outputs.items():
+            measured |= self._measure(name, output)
+        if not all(map(math.isfinite, measured.values())):
+            raise FloatingPointError("not every value is finite")
+        measured["evaluation_seconds"] = self._evaluation_seconds - evaluated
+        values = dict(trained) | measured
+        return DerivedResult(
+            alpha=alpha,
+            values={name: values[name] for name in STANDARD_METRICS},
+            predictions={str(name): predictions(name, output, self._images) for name, output in outputs.items()},
+        )
+
     def _build_fit(self) -> Fit:
         if self._adapter.fit == "features":
             return FeatureFit(self.config, self.model, self._images, self._teacher)
@@ -191,13 +251,13 @@ class Trainer:
         prefix = cached_prefix(self.config, self._adapter, self.model, self._images, feed, self._teacher)
         return kind(self.config, self.model, self.penalty, self._images, views, self._teacher, feed, prefix)
 
-    def _outputs(self, split: Split) -> Outputs:
+    def _outputs(self, split: Split, model: FineTuned) -> Outputs:
         started = time.perf_counter()
         indices = self._images.split(split)
         if self._adapter.fit == "features":
-            outputs = outputs_of_head(self.model, self._teacher.clean()[indices])
+            outputs = outputs_of_head(model, self._teacher.clean()[indices])
         else:
-            outputs = outputs_of(self.model, self._images, indices)
+            outputs = outputs_of(model, self._images, indices)
         self._evaluation_seconds += time.perf_counter() - started
         return outputs
 
@@ -209,21 +269,23 @@ class Trainer:
         self._evaluation_seconds += time.perf_counter() - started
         return values
 
-    def _sharpness(self) -> dict[str, float]:
+    def _sharpness(self, model: FineTuned) -> dict[str, float]:
         started = time.perf_counter()
         indices, device = sharpness_indices(self._images), self._workspace.device
-        values = sharpness(self.model.merged(), lambda: labelled_batches(self._images, indices, device))
+        values = sharpness(model.merged(), lambda: labelled_batches(self._images, indices, device))
         self._evaluation_seconds += time.perf_counter() - started
         return values
 
-    def _extra_measures(self, outputs: Mapping[Split, Outputs]) -> tuple[dict[str, float], dict[str, object]]:
+    def _extra_measures(
+        self, outputs: Mapping[Split, Outputs], model: FineTuned
+    ) -> tuple[dict[str, float], dict[str, object]]:
         """What ``measure`` adds to the standard numbers: values and facts. ``outputs`` holds val and test."""
         measure, found = self.config.measure, dict(outputs)
         if measure.quality == "full":
-            found["train"] = self._outputs("train")
+            found["train"] = self._outputs("train", model)
         pretrained, probe_size = self._teacher.clean(), self.config.data.probe_size
         started = time.perf_counter()
-        values, facts = extra_measures(measure, self.model, self._images, found, pretrained, probe_size)
+        values, facts = extra_measures(measure, model, self._images, found, pretrained, probe_size)
         self._evaluation_seconds += time.perf_counter() - started
         return values, facts
 

@@ -13,7 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from repsim.records import EpochResult, Status, TrialResult
+from repsim.records import WISE_ALPHAS, EpochResult, Status, TrialResult
+from sweeps.derived import derived_values
 from sweeps.disk import Disk
 from sweeps.journal import Journal
 from sweeps.run_folder import RunFolder
@@ -102,7 +103,8 @@ class Sweep:
         self._write(lambda: self._journal.started(trial.trial_id, attempt))
         config, method = trial.config, trial.config.parsed_method
         kind = (trial.data, config.backbone.name, config.data.image_size, method.adapter, method.penalty)
-        self._watchdog.started(trial.trial_id, kind, deaths=self._record(trial).deaths)
+        models = 1 + len(WISE_ALPHAS) if config.takes_a_line else 1
+        self._watchdog.started(trial.trial_id, kind, deaths=self._record(trial).deaths, models=models)
         self._listener.changed(self._record(trial))
         return Assignment(
             trial_id=trial.trial_id,
@@ -126,7 +128,10 @@ class Sweep:
             goes_on = self._search.report(trial, epoch.epoch, epoch.values) and goes_on
         if report.result is not None:
             result = TrialResult.from_dict(report.result)
-            self._end(assignment, trial, Outcome(status=Status.COMPLETED, values=result.values), result)
+            derived = derived_values(trial.trial_id, result)
+            self._end(
+                assignment, trial, Outcome(status=Status.COMPLETED, values=result.values, derived=derived), result
+            )
             return False
         if not goes_on:
             self._end(assignment, trial, Outcome(status=Status.PRUNED, reason="stopped early by the search"), None)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from repsim.catalogue import ADAPTERS, PENALTIES, PREFIX_CACHE_BYTES, WRAPPERS, parse_method
 from repsim.config import TrialConfig
+from repsim.records import WISE_ALPHAS
 from sweeps.space import ANCHORS, Range, Space
 
 STEP_SECONDS_96: Mapping[str, float] = {"tf_efficientnet_lite0": 0.223, "mobilenetv2_100": 0.160}
@@ -45,6 +46,8 @@ SWEEP_BYTES = 6_000_000
 """MLflow's empty database, and a report without trials."""
 TRIAL_BYTES = 300_000
 """Journal, MLflow and report per trial, predictions aside."""
+POINT_BYTES = 60_000
+"""The same per derived point, which has no curves."""
 PREDICTION_BYTES = 200
 """Per image that is predicted."""
 
@@ -127,6 +130,9 @@ def _trial_seconds(space: Space, method: str, backbone: str, images: int, *, wor
     probe = PROBE_SECONDS if ADAPTERS[parsed.adapter].linear_head else 0.0
     if not ADAPTERS[parsed.adapter].trains_backbone:
         return probe + final
+    if _takes_lines(space):
+        probe += PROBE_SECONDS
+        final += len(WISE_ALPHAS) * (SHARPNESS_STEPS * step + (val + test) * forward)
     epochs = _number(space, "optim.epochs", worst, space.budget.epochs)
     penalty = 1.0 if parsed.penalty is None else PENALTIES[parsed.penalty].step_cost
     factor = ADAPTERS[parsed.adapter].step_cost * penalty * _wrapped(space, worst)
@@ -138,6 +144,11 @@ def _extra_seconds(space: Space, step: float, train_pass: float) -> float:
     asked = {key: space.fixed.get(f"measure.{key}") == "full" for key in ("sharpness", "similarity", "quality")}
     costs = {"sharpness": SHARPNESS_FULL_STEPS * step, "similarity": SIMILARITY_FULL_SECONDS, "quality": train_pass}
     return sum(seconds for key, seconds in costs.items() if asked[key])
+
+
+def _takes_lines(space: Space) -> bool:
+    """Whether every trial that moves the backbone measures the points between its two ends as well."""
+    return space.fixed.get("measure.wise") is True
 
 
 def _wrapped(space: Space, worst: bool) -> float:
@@ -204,7 +215,8 @@ def _prefix_bytes(space: Space, images: int, side: float) -> int:
 
 def _run_bytes(space: Space, images: int) -> int:
     predictions = images * sum(_fractions(space)[1:]) * PREDICTION_BYTES
-    return round(space.budget.trials * (TRIAL_BYTES + predictions))
+    points = len(WISE_ALPHAS) if _takes_lines(space) else 0
+    return round(space.budget.trials * (TRIAL_BYTES + predictions + points * (POINT_BYTES + predictions)))
 
 
 def _bytes_text(count: int) -> str:

@@ -8,7 +8,7 @@ Besides ``v``, ``seq``, ``at`` and ``event``, a line holds, by event:
 ``epoch``      ``trial_id``, ``attempt``, ``result`` (``EpochResult.to_dict``)
 ``waiting``    ``trial_id``, ``reason``, ``died`` (whether its process died; false where older lines lack it)
 ``ended``      ``trial_id``, ``attempt``, ``status``, ``reason``, ``feasible``,
-               ``result`` (``TrialResult.to_dict`` or null)
+               ``result`` (``TrialResult.to_dict``, derived points included, or null)
 ``reference``  ``data``, ``values`` (the hypervolume's reference point; once per data set)
 ``resumed``    a driver took the sweep up again
 ``finished``   the sweep is over; only ``resumed`` may follow
@@ -143,6 +143,8 @@ class History:
         if result is not None:
             _check_numbers(result.values)
             _check_numbers({"chosen_epoch": result.chosen_epoch, "epochs": result.epochs})
+            for point in result.derived:
+                _check_numbers({"alpha": point.alpha, **point.values})
         if not status.terminal:
             raise JournalError(f"{_name(record)}: {status.value} is not how a trial ends")
         if status is Status.COMPLETED:

@@ -19,7 +19,8 @@ _UNREAD_BY_A_PROBE = ("optim.", "data.augment", "data.views", "checkpoint")
 def identity(config: TrialConfig) -> str:
     """The configuration as text, without its seed and the settings that it does not read.
 
-    A rank does not count without LoRA, a margin not without a penalty that has one, and for an adapter that does not
+    Points taken beside the result (``measure.wise``) make no other run, a result at another ``wise_alpha`` does. A rank
+    does not count without LoRA, a margin not without a penalty that has one, and for an adapter that does not
     move the backbone not even the optimiser does.
     """
     read = _settings_read(config)
@@ -27,7 +28,7 @@ def identity(config: TrialConfig) -> str:
 
     def counts(key: str) -> bool:
         of_a_part = key in _OWNED or key.startswith(("adapter.", "penalty."))
-        return key != "seed" and (key in read or not of_a_part) and not key.startswith(ignored)
+        return key not in ("seed", "measure.wise") and (key in read or not of_a_part) and not key.startswith(ignored)
 
     return json.dumps({key: value for key, value in config.flat().items() if counts(key)})
 

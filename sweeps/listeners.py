@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from sweeps.derived import derived_records
 from sweeps.disk import Disk
 from sweeps.journal import Journal
 from sweeps.live import LiveView
@@ -21,6 +22,7 @@ class Listeners:
     ) -> None:
         self._space, self._search, self._journal, self._writer = space, search, journal, writer
         self._view, self._disk = view, disk
+        self._derived: dict[str, TrialRecord] = {}
 
     def replay(self) -> None:
         """Tell MLflow what the journal holds already; what it has is not written twice."""
@@ -28,7 +30,7 @@ class Listeners:
         for data, reference in self._journal.history.references.items():
             self._tell_reference(data, reference)
         for record in records.values():
-            self._writer.update(record)
+            self._write(record)
         for data in self._space.data:
             self._fix_reference(data)
         self._tell_curve()
@@ -38,11 +40,16 @@ class Listeners:
 
     def changed(self, record: TrialRecord) -> None:
         """One trial's record has changed."""
-        self._writer.update(record)
+        self._write(record)
         if record.status.terminal:
             self._fix_reference(record.trial.data)
             self._tell_front()
         self._show()
+
+    def _write(self, record: TrialRecord) -> None:
+        derived = derived_records(record, self._search.feasible)
+        self._derived.update({point.trial.trial_id: point for point in derived})
+        self._writer.update(record, derived)
 
     def _fix_reference(self, data: str) -> None:
         reference = self._search.reference(data)
@@ -79,4 +86,4 @@ class Listeners:
         front = [trial_id for data in self._space.data for trial_id in self._search.front(data)]
         volumes = [v for v in (self._search.hypervolume(data) for data in self._space.data) if v is not None]
         mean = sum(volumes) / len(volumes) if volumes else None
-        self._view.update(list(self._journal.history.records.values()), front, mean)
+        self._view.update([*self._journal.history.records.values(), *self._derived.values()], front, mean)

@@ -91,7 +91,9 @@ class LiveView:
         The mean duration of the finished ones, times what is left of the others, over the trials running at once.
         """
         durations = [
-            seconds for record in self._records if record.status.terminal and (seconds := duration(record)) is not None
+            seconds
+            for record in self._records
+            if record.status.terminal and _is_run(record) and (seconds := duration(record)) is not None
         ]
         if not durations:
             return None
@@ -102,8 +104,8 @@ class LiveView:
         return max(0.0, left) / max(1, len(self._running_since))
 
     def _is_news(self, record: TrialRecord) -> bool:
-        if self._live is not None and record.status is Status.COMPLETED:
-            return False  # the table says it
+        if not _is_run(record) or (self._live is not None and record.status is Status.COMPLETED):
+            return False  # its trial, or the table, says it
         if record.status.terminal:
             # what an earlier driver finished is no news
             return record.ended is None or _seconds(record.ended) >= self._began - 1.0
@@ -162,7 +164,7 @@ class LiveView:
 
     def _summary(self) -> str:
         counts = dict.fromkeys(Status, 0)
-        for record in self._records:
+        for record in filter(_is_run, self._records):
             counts[record.status] += 1
         waiting = counts[Status.WAITING] + counts[Status.PROPOSED]
         left = self.eta()
@@ -192,7 +194,8 @@ class LiveView:
         for record in members[:_FRONT_ROWS]:
             config = record.trial.config
             strength = config.strength_words.removeprefix("λ=")
-            cells = [record.trial.trial_id, config.method, strength, config.backbone.name]
+            method = " ".join(part for part in (config.method, config.wise_words) if part)
+            cells = [record.trial.trial_id, method, strength, config.backbone.name]
             cells += [record.trial.data] if len(self._space.data) > 1 else []
             table.add_row(*(Text(clean(cell)) for cell in [*cells, *(value for _, value in self._values(record))]))
         if hidden > 0:
@@ -267,6 +270,11 @@ def duration(record: TrialRecord) -> float | None:
     if record.attempts > 1:
         return sum(epoch.seconds for epoch in record.epochs)
     return max(0.0, _seconds(record.ended) - _seconds(record.started))
+
+
+def _is_run(record: TrialRecord) -> bool:
+    """Whether anything is trained for it: a derived point came with its trial."""
+    return record.trial.stage is not Stage.DERIVED
 
 
 def _seconds(moment: str) -> float:

@@ -17,6 +17,7 @@ from optuna.trial import TrialState
 from repsim.config import TrialConfig
 from repsim.front import dominates, hypervolume, nondominated
 from repsim.records import METRICS, Direction, Stage, Status
+from sweeps.derived import derived_values
 from sweeps.domains import Params
 from sweeps.identity import identity
 from sweeps.proposals import Past, Proposer
@@ -31,11 +32,15 @@ _BOUNDED_UNITS = ("fraction", "")
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """How a trial ended. ``values`` are its metrics when it completed; ``reason`` says why it did not."""
+    """How a trial ended. ``values`` are its metrics when it completed; ``reason`` says why it did not.
+
+    ``derived`` are the values of its derived points by their ids: candidates for the front, never told to the sampler.
+    """
 
     status: Status
     values: Mapping[str, float] | None = None
     reason: str = ""
+    derived: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 @dataclass
@@ -134,7 +139,8 @@ class Search:
             self._add(study, trial)
             if record.status.terminal:
                 values = None if record.result is None else record.result.values
-                self.tell(trial, Outcome(status=record.status, values=values, reason=record.reason))
+                derived = derived_values(trial.trial_id, record.result)
+                self.tell(trial, Outcome(status=record.status, values=values, reason=record.reason, derived=derived))
 
     # state
 
@@ -179,7 +185,10 @@ class Search:
         )
 
     def front(self, data: str) -> list[str]:
-        """Ids of the completed, feasible search trials no other such trial dominates, in proposal order."""
+        """Ids of the completed, feasible search trials and derived points that no other dominates, in proposal order.
+
+        A trial's derived points follow it.
+        """
         candidates = self._candidates(data)
         keep = nondominated([point for _, point in candidates], self._directions())
         return [trial_id for (trial_id, _), kept in zip(candidates, keep, strict=True) if kept]
@@ -228,16 +237,19 @@ class Search:
         if reference is None or ideal is None:
             return [None] * len(ended)
         waiting = {trial.trial_id for trial in self._studies[data].trials if trial.anchor}
-        candidates, directions = dict(self._candidates(data)), self._directions()
+        directions = self._directions()
+        candidates: dict[str, list[tuple[float, ...]]] = {}
+        for candidate, values in self._candidates(data):
+            candidates.setdefault(candidate.partition("-")[0], []).append(values)  # a derived point: with its trial
         front: list[tuple[float, ...]] = []  # only it has a volume, and only a new member changes that
         volume = 0.0
         found: list[float | None] = []
         for trial_id in ended:
             waiting.discard(trial_id)
-            point = candidates.get(trial_id)
-            if point is not None and not any(dominates(other, point, directions) for other in front):
-                front = [other for other in front if not dominates(point, other, directions)] + [point]
-                volume = hypervolume(front, list(reference.values()), list(ideal.values()), directions)
+            for point in candidates.get(trial_id, ()):
+                if not any(dominates(other, point, directions) for other in front):
+                    front = [other for other in front if not dominates(point, other, directions)] + [point]
+                    volume = hypervolume(front, list(reference.values()), list(ideal.values()), directions)
             found.append(None if waiting else volume)
         return found
 
@@ -317,8 +329,9 @@ class Search:
             outcome = study.outcomes.get(trial.trial_id)
             if outcome is None or outcome.status is not Status.COMPLETED or outcome.values is None:
                 continue
-            if self.feasible(outcome.values):
-                found.append((trial.trial_id, tuple(outcome.values[o.metric] for o in self._space.objectives)))
+            for found_id, values in {trial.trial_id: outcome.values, **outcome.derived}.items():
+                if self.feasible(values):
+                    found.append((found_id, tuple(values[o.metric] for o in self._space.objectives)))
         return found
 
     def _needed(self) -> list[str]:

@@ -61,8 +61,11 @@ CONSTANT_KEYS = (
     "measure.sharpness",
     "measure.similarity",
     "measure.quality",
+    "measure.wise",
+    "wise_alpha",
 )
 """Keys that decide which images are measured, and what is measured on them."""
+_EVERY_POINT = "measure.wise: true in fixed, which takes these points of every trial without training again"
 
 
 def space_from_dict(document: Mapping[str, object], *, where: str = "space") -> Space:
@@ -203,6 +206,8 @@ def _dimensions(notes: Notes, value: object, fixed: dict[str, object]) -> tuple[
             continue
         if key in fixed:
             notes.add(path, "is fixed as well", allowed="either in fixed or in space")
+        elif key == "wise_alpha":
+            notes.add(path, "is not searched: one training has all its points", allowed=_EVERY_POINT)
         elif key in CONSTANT_KEYS:
             notes.add(path, "is constant within a search: all trials are measured alike", allowed="fixed")
         elif isinstance(given, list | Mapping):

@@ -43,18 +43,25 @@ def ends(domain: Domain | None) -> tuple[object, ...]:
 
 
 def _check_heads(notes: Notes, space: Space, data: str) -> None:
-    """A probed head is linear: no other may meet a method that fits one."""
+    """A probed head is linear: no other may meet a method that fits one, or a line that begins at one."""
     searched = any(dimension.key == "head" for dimension in space.dimensions)
+    line = space.fixed.get("measure.wise", False) is True or space.fixed.get("wise_alpha", 1.0) != 1.0
     for chosen in methods_and_backbones(space, data):
         method = str(chosen["method"])
-        if not ADAPTERS[parse_method(method).adapter].linear_head:
+        probed = ADAPTERS[parse_method(method).adapter].linear_head
+        if not probed and not line:
             continue
         heads = ends(space.domain("head", chosen, data)) if searched else space.values("head")
         for head in heads:
             if head not in (None, "linear"):
-                allowed = "linear, or a 'when' that leaves such methods out"
                 key = "space.head" if searched else "fixed.head"
-                notes.add(key, f"{head!r} meets method {method!r}, which fits a linear head", allowed=allowed)
+                if probed:
+                    allowed = "linear, or a 'when' that leaves such methods out"
+                    notes.add(key, f"{head!r} meets method {method!r}, which fits a linear head", allowed=allowed)
+                else:
+                    notes.add(
+                        key, f"{head!r} meets the line of weights, which begins at a linear probe", allowed="linear"
+                    )
 
 
 def _one_of_each(space: Space, data: str) -> Iterator[Mapping[str, object]]:

@@ -11,7 +11,7 @@ import json
 import math
 import re
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,11 +29,13 @@ from sweeps.tracking_rows import (
     milliseconds,
     params,
     points,
+    run_name,
     space_hash,
     state_tags,
     sweep_tags,
     text,
     texts,
+    trial_tags,
 )
 from sweeps.tracking_uri import open_client, prepare_store, redacted, resolve_tracking_uri, sqlite_path
 from sweeps.trial import Trial, TrialRecord
@@ -81,8 +83,9 @@ class _Child:
 
 
 class SweepWriter:
-    """Mirrors one sweep into MLflow: a parent run, and a child run per trial (a confirmation under its trial).
+    """Mirrors one sweep into MLflow: a parent run, and a child run per trial.
 
+    Confirmations and derived points are filed under their trial.
     Every method but :meth:`start` and :meth:`close` only queues work, in constant time. A store that is locked or
     does not answer is tried again, with growing pauses; ``on_error`` hears of each outage and of each refused write
     once, on the writer's thread.
@@ -156,12 +159,15 @@ class SweepWriter:
             time.sleep(pause)
             pause = min(2 * pause, PAUSES[1])
 
-    def update(self, record: TrialRecord) -> None:
-        """Queue the present state of a trial; a newer one replaces it. A trial only proposed has no run yet."""
+    def update(self, record: TrialRecord, derived: Sequence[TrialRecord] = ()) -> None:
+        """Queue the present state of a trial and of its derived points; a newer one replaces it.
+
+        A trial only proposed has no run yet.
+        """
         if record.status is Status.PROPOSED:
             return
         snapshot = dataclasses.replace(record, epochs=list(record.epochs))
-        self._thread.put(f"trial {record.trial.trial_id}", partial(self._write_trial, snapshot))
+        self._thread.put(f"trial {record.trial.trial_id}", partial(self._write_trials, (snapshot, *derived)))
 
     def set_reference(self, data: str, reference: Mapping[str, float], ideal: Mapping[str, float]) -> None:
         """Queue the hypervolume's reference and ideal point of a data set, by objective."""
@@ -301,6 +307,11 @@ class SweepWriter:
 
     # ---- the trials' runs
 
+    def _write_trials(self, records: Sequence[TrialRecord]) -> None:
+        """A trial first, because its derived points are filed under its run."""
+        for record in records:
+            self._write_trial(record)
+
     def _write_trial(self, record: TrialRecord) -> None:
         trial_id = record.trial.trial_id
         try:
@@ -322,7 +333,7 @@ class SweepWriter:
             run = self._client.create_run(
                 self._experiment_id,
                 start_time=milliseconds(record.started),
-                run_name=clean(self._run_name(record.trial)),
+                run_name=clean(run_name(record.trial, self._space)),
                 tags=tags,
             )
             self._children[trial_id] = _Child(
@@ -384,17 +395,13 @@ class SweepWriter:
             Tag.KIND: KIND_TRIAL,
             Tag.SWEEP: self._sweep,
             PARENT: self._parent_of(trial),
-            Tag.TRIAL_ID: trial.trial_id,
-            Tag.CONFIG_ID: trial.config.config_id,
-            Tag.STAGE: trial.stage.value,
-            Tag.METHOD: trial.config.method,
-            Tag.BACKBONE: trial.config.backbone.name,
-            Tag.DATA: trial.data,
-            "anchor": trial.anchor,
+            **trial_tags(trial),
             **code_tags(self._provenance),
         }
 
     def _parent_of(self, trial: Trial) -> str:
+        if trial.derived_from is not None:
+            return self._children[trial.derived_from].run_id
         if trial.stage is not Stage.SEARCH:
             for child in self._children.values():
                 same = (
@@ -403,12 +410,6 @@ class SweepWriter:
                 if same and child.tags.get(Tag.STAGE) == Stage.SEARCH.value:
                     return child.run_id
         return self._run_id
-
-    def _run_name(self, trial: Trial) -> str:
-        name = f"{trial.trial_id} {describe(trial)}"
-        if trial.stage is not Stage.SEARCH:
-            name += f" seed {trial.config.seed}"
-        return f"{name} {trial.data}" if len(self._space.data) > 1 else name
 
     # ---- calls
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from repsim.records import CURVE_PREFIX, KIND_SWEEP, Status, Tag
+from repsim.records import CURVE_PREFIX, KIND_SWEEP, Stage, Status, Tag
 from sweeps.space import Space
 from sweeps.trial import Trial, TrialRecord
 
@@ -63,8 +63,8 @@ def _description(space: Space, sweep: str) -> str:
         space.question,
         f"Objectives: {axes}. Data: {', '.join(space.data)}. "
         f"Budget: {space.budget.trials} trials of {space.budget.epochs} epochs per data set.",
-        "One child run per trial. Finals stand under their own name, the course over the epochs under `curve/`; "
-        "`on_front = true` marks the members of the front.",
+        "One child run per trial, and under it one per derived point. Finals stand under their own name, the course "
+        "over the epochs under `curve/`; `on_front = true` marks the members of the front.",
         "Report: `report/index.html` under Artifacts when the sweep has ended, or at any time "
         f"`python reports/build.py --sweep {shlex.quote(sweep)}`.",
     ]
@@ -72,9 +72,10 @@ def _description(space: Space, sweep: str) -> str:
 
 
 def describe(trial: Trial) -> str:
-    """``repsim λ=1.2 tf_efficientnet_lite0``: what a person tells trials apart by."""
+    """``repsim λ=1.2 wise α=0.3 tf_efficientnet_lite0``: what a person tells trials apart by."""
     config = trial.config
-    return " ".join(part for part in (config.method, config.strength_words, config.backbone.name) if part)
+    parts = (config.method, config.strength_words, config.wise_words, config.backbone.name)
+    return " ".join(part for part in parts if part)
 
 
 def space_hash(space: Space) -> str:
@@ -119,6 +120,28 @@ def params(trial: Trial) -> dict[str, str]:
     method = trial.config.parsed_method
     values = {**trial.config.flat(), "adapter": method.adapter, "penalty": method.penalty}
     return {key: "null" if value is None else text(value) for key, value in values.items()}
+
+
+def run_name(trial: Trial, space: Space) -> str:
+    """What the UI lists a trial under; with several data sets, its own stands there as well."""
+    name = f"{trial.trial_id} {describe(trial)}"
+    if trial.stage is Stage.CONFIRM:
+        name += f" seed {trial.config.seed}"
+    return f"{name} {trial.data}" if len(space.data) > 1 else name
+
+
+def trial_tags(trial: Trial) -> dict[str, object]:
+    """What a proposal says of itself, whatever becomes of it."""
+    return {
+        Tag.TRIAL_ID: trial.trial_id,
+        Tag.CONFIG_ID: trial.config.config_id,
+        Tag.STAGE: trial.stage.value,
+        Tag.DERIVED_FROM: trial.derived_from,
+        Tag.METHOD: trial.config.method,
+        Tag.BACKBONE: trial.config.backbone.name,
+        Tag.DATA: trial.data,
+        "anchor": trial.anchor,
+    }
 
 
 def state_tags(record: TrialRecord) -> dict[str, object]:

@@ -30,6 +30,7 @@ from sweeps.disk import is_full
 from sweeps.run_folder import RunFolder
 
 if TYPE_CHECKING:
+    from repsim.records import TrialResult
     from repsim.trainer import Trainer
     from repsim.workspace import Workspace
 
@@ -176,7 +177,7 @@ class TrialProcess(Trainable):  # type: ignore[misc]
             return Report(epochs=epochs)
         found = trainer.finish()
         _check_finite(found.values)
-        self._write_predictions(found.predictions)
+        self._write_predictions(found)
         result = found.to_dict()
         timing = {"slot": os.getpid(), "began": self._began, "finished": time.time()}
         return Report(epochs=epochs, result=result | {"facts": found.facts | timing})
@@ -222,21 +223,24 @@ class TrialProcess(Trainable):  # type: ignore[misc]
             raise RuntimeError("another attempt has taken over this trial")
         write_atomically(self._checkpoint_path(), buffer.getvalue())
 
-    def _write_predictions(self, predictions: Mapping[str, Mapping[str, list[object]]]) -> None:
+    def _write_predictions(self, result: TrialResult) -> None:
         import io
 
         import pyarrow as pa
         import pyarrow.parquet as pq
 
+        from sweeps.derived import derived_id
         from sweeps.run_folder import write_atomically
 
         if not self._is_current():
             raise RuntimeError("another attempt has taken over this trial")
-        for split, columns in predictions.items():
-            buffer = io.BytesIO()
-            pq.write_table(pa.table(dict(columns)), buffer)
-            name = f"{self._assignment.trial_id}_{split}.parquet"
-            write_atomically(self._folder.predictions / name, buffer.getvalue())
+        own = self._assignment.trial_id
+        models = {own: result.predictions, **{derived_id(own, p.alpha): p.predictions for p in result.derived}}
+        for name, predictions in models.items():
+            for split, columns in predictions.items():
+                buffer = io.BytesIO()
+                pq.write_table(pa.table(dict(columns)), buffer)
+                write_atomically(self._folder.predictions / f"{name}_{split}.parquet", buffer.getvalue())
 
 
 def _end_with(engine: int) -> None:

@@ -16,7 +16,8 @@ class Trial:
 
     ``trial_id`` is ``t0007`` (ordinal in the sweep, from 0); ``number`` the ordinal k in its data set's study.
     ``data`` is the SOURCE as the person wrote it; ``params`` the searched dotted keys only (an absent conditional
-    value is None); ``config`` the complete configuration.
+    value is None); ``config`` the complete configuration. ``derived_from`` is the trial that a derived point belongs to
+    (``sweeps.derived``); such a point has that trial's number, and is in no journal line of its own.
     """
 
     trial_id: str
@@ -26,6 +27,7 @@ class Trial:
     params: Mapping[str, object]
     config: TrialConfig
     anchor: bool = False
+    derived_from: str | None = None
 
     def to_dict(self) -> dict[str, object]:
         """JSON-able."""

@@ -18,6 +18,7 @@ FACTOR = 10.0
 class _Watched:
     kind: Hashable
     patience: int
+    models: int
     since: float
 
 
@@ -33,9 +34,12 @@ class Watchdog:
         self._watched: dict[str, _Watched] = {}
         self._longest: dict[Hashable, float] = {}
 
-    def started(self, trial_id: str, kind: Hashable, deaths: int) -> None:
-        """The trial has been handed to a slot; its process died or hung ``deaths`` times before."""
-        self._watched[trial_id] = _Watched(kind=kind, patience=2**deaths, since=self._clock())
+    def started(self, trial_id: str, kind: Hashable, deaths: int, models: int = 1) -> None:
+        """The trial has been handed to a slot; its process died or hung ``deaths`` times before.
+
+        ``models`` is how many models it measures at its end: the learned limit is so many times as long.
+        """
+        self._watched[trial_id] = _Watched(kind=kind, patience=2**deaths, models=models, since=self._clock())
 
     def began(self, trial_id: str) -> None:
         """The trial has got its process only now: what was before was waiting, not silence."""
@@ -65,18 +69,18 @@ class Watchdog:
         now = self._clock()
         found = {}
         for trial_id, watched in self._watched.items():
-            silent, allowed = now - watched.since, self._allowed(watched.kind) * watched.patience
+            silent, allowed = now - watched.since, self._allowed(watched) * watched.patience
             if silent > allowed:
                 found[trial_id] = (
                     f"hung: no epoch for {silent:.0f} s (limit {allowed:.0f} s, {self._why(watched.kind)})"
                 )
         return found
 
-    def _allowed(self, kind: Hashable) -> float:
+    def _allowed(self, watched: _Watched) -> float:
         if self._limit is not None:
             return self._limit
-        longest = self._longest.get(kind)
-        return UNKNOWN if longest is None else max(SHORTEST, FACTOR * longest)
+        longest = self._longest.get(watched.kind)
+        return UNKNOWN if longest is None else max(SHORTEST, FACTOR * longest * watched.models)
 
     def _why(self, kind: Hashable) -> str:
         if self._limit is not None:

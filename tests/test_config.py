@@ -75,6 +75,8 @@ OTHER: dict[str, object] = {
     "measure.sharpness": "full",
     "measure.similarity": "full",
     "measure.quality": "full",
+    "measure.wise": True,
+    "wise_alpha": 0.3,
     "method": "repsim",
     "strength": 3.0,
     "strength.target_cka": 0.8,

@@ -22,6 +22,7 @@ from repsim.records import (
     SINGLE,
     STANDARD_METRICS,
     TRIAL_COLUMNS,
+    DerivedResult,
     EpochResult,
     Objective,
     Stage,
@@ -61,7 +62,9 @@ def test_what_a_trial_may_leave_out_is_no_objective_and_no_curve() -> None:
     assert optional | set(STANDARD_METRICS) == set(METRICS)
     assert optional.isdisjoint(OBJECTIVE_METRICS)
     assert set(EPOCH_METRICS) == {name for name in STANDARD_METRICS if name.startswith("val_")}
-    assert {METRICS[name].asked_by for name in optional} == {f"measure.{name}" for name in MeasureConfig.model_fields}
+    assert {METRICS[name].asked_by for name in optional} == {
+        f"measure.{name}" for name in MeasureConfig.model_fields if name != "wise"
+    }, "points answer the standard metrics"
 
 
 def test_what_has_no_better_direction_is_no_objective() -> None:
@@ -125,6 +128,7 @@ RESULT = TrialResult(
     epochs=2,
     values={"val_accuracy": 0.5},
     facts={"n_train": 31},
+    derived=(DerivedResult(alpha=0.3, values={"val_accuracy": 0.4}, predictions={"val": {"image": ["a.png"]}}),),
     predictions={"val": {"image": ["a.png"]}},
 )
 
@@ -140,7 +144,8 @@ def test_a_result_travels_through_json_without_its_predictions() -> None:
     assert "predictions" not in written
     found = TrialResult.from_dict(written)
     assert found == RESULT
-    assert found.predictions == {}
+    assert found.predictions == found.derived[0].predictions == {}
+    assert TrialResult.from_dict({key: value for key, value in written.items() if key != "derived"}).derived == ()
     written["values"]["val_accuracy"] = 0.6
     assert RESULT.values["val_accuracy"] == 0.5
 

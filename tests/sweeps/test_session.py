@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -49,7 +49,7 @@ class Writer:
         self.calls.append(("start",))
         return "run"
 
-    def update(self, record: TrialRecord) -> None:
+    def update(self, record: TrialRecord, derived: Sequence[TrialRecord]) -> None:
         self.calls.append(("update", record.trial.trial_id, record.status))
 
     def set_reference(self, data: str, reference: object, ideal: object) -> None:

@@ -1,0 +1,76 @@
+"""Derived points as records of their own, made from what their trial answered.
+
+A trial with ``measure.wise`` brings the points between its pretrained and finetuned weights along in its result, so
+the journal holds them in the line with which the trial ends: with it they are there, or nothing is. Nobody proposes
+them: they count on the front like any completed trial, and neither in the budget nor with the sampler.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from repsim.config import TrialConfig
+from repsim.records import DerivedResult, Stage, Status, TrialResult
+from sweeps.trial import Trial, TrialRecord
+
+_GROUND = (
+    "n_train",
+    "n_val",
+    "n_test",
+    "n_probe",
+    "n_classes",
+    "largest_class_fraction",
+    "smallest_class_fraction",
+    "data_hash",
+    "probe_hash",
+    "weights_id",
+    "pretraining",
+    "threads",
+)
+"""Facts that a point shares with its trial; the others are about the training."""
+
+
+def derived_id(trial_id: str, alpha: float) -> str:
+    """``t0007-w03`` for the point of ``t0007`` at α = 0.3."""
+    return f"{trial_id}-w{round(10 * alpha):02d}"
+
+
+def derived_values(trial_id: str, result: TrialResult | None) -> dict[str, Mapping[str, float]]:
+    """The values of a trial's derived points, by their ids."""
+    return {} if result is None else {derived_id(trial_id, point.alpha): point.values for point in result.derived}
+
+
+def derived_records(record: TrialRecord, feasible: Callable[[Mapping[str, float]], bool]) -> list[TrialRecord]:
+    """The points of a completed trial, by rising α; none for any other.
+
+    ``feasible`` judges their values by the space's constraints.
+    """
+    if record.status is not Status.COMPLETED or record.result is None:
+        return []
+    return [_record(record, record.result, point, feasible(point.values)) for point in record.result.derived]
+
+
+def _record(parent: TrialRecord, result: TrialResult, point: DerivedResult, feasible: bool) -> TrialRecord:
+    trial, found = parent.trial, derived_id(parent.trial.trial_id, point.alpha)
+    flat = trial.config.flat() | {"measure.wise": False, "wise_alpha": point.alpha}
+    return TrialRecord(
+        trial=Trial(
+            trial_id=found,
+            number=trial.number,
+            data=trial.data,
+            stage=Stage.DERIVED,
+            params={},
+            config=TrialConfig.from_flat(flat, where=found),
+            derived_from=trial.trial_id,
+        ),
+        status=Status.COMPLETED,
+        result=TrialResult(
+            chosen_epoch=result.chosen_epoch,
+            epochs=result.epochs,
+            values=point.values,
+            facts={name: result.facts[name] for name in _GROUND if name in result.facts},
+        ),
+        feasible=feasible,
+        started=parent.ended,
+        ended=parent.ended,
+    )
