@@ -46,6 +46,11 @@ class Point:
     derived_from: str | None = None
     alpha: float = 1.0
 
+    @property
+    def candidate(self) -> bool:
+        """Whether it may be on the front; a pretrained end may not, for it is the linear probe once more."""
+        return self.eligible and (self.derived_from is None or self.alpha > 0)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Pick:
@@ -135,10 +140,10 @@ def separated(values: Sequence[float], errors: Sequence[float]) -> int:
 
 
 def front_order(points: Sequence[Point], objectives: Sequence[Objective]) -> tuple[int, ...]:
-    """Indices of the eligible points that no other eligible point dominates, best first objective first."""
-    eligible = [index for index, point in enumerate(points) if point.eligible]
-    kept = nondominated([points[i].values for i in eligible], [objective.direction for objective in objectives])
-    on_front = [index for index, keep in zip(eligible, kept, strict=True) if keep]
+    """Indices of the candidates that no other candidate dominates, best first objective first."""
+    candidates = [index for index, point in enumerate(points) if point.candidate]
+    kept = nondominated([points[i].values for i in candidates], [objective.direction for objective in objectives])
+    on_front = [index for index, keep in zip(candidates, kept, strict=True) if keep]
     return tuple(sorted(on_front, key=lambda i: (*(_loss(points[i], objectives)), trial_order(points[i].trial_id))))
 
 
@@ -304,7 +309,7 @@ def hypervolume_course(
     run_of = {point.trial_id: point.run_id for point in points}
     eligible: dict[str, list[tuple[float, ...]]] = {}
     for point in points:
-        if point.eligible:
+        if point.candidate:
             owner = point.trial_id if point.derived_from is None else point.derived_from
             eligible.setdefault(run_of.get(owner, point.run_id), []).append(point.values)
     final = trials[

@@ -55,10 +55,11 @@ their starting values, where they add nothing, to the trained ones. With `checkp
 epoch's weights. `linear_probe` has no line; `vpt`, which does not start at the pretrained network, is refused.
 
 In a sweep each point is a row of its own (`t0007-w03` for α = 0.3 of `t0007`, stage `derived`), judged on val like any
-trial. It does not count in the budget, and the sampler is never told of it. Its training time, throughput, memory and
-trainable parameters are its trial's, for without that training there is no such model; its other time is what its own
-evaluation took. Points answer the standard metrics alone. `wise_alpha: 0.3` in the configuration without `measure.wise`
-trains the trial again and reports the model at α = 0.3 with everything asked for: that is how a point is rebuilt.
+trial; only α = 0 is not, for every trial would put the linear probe on the front once more. It does not count in the
+budget, and the sampler is never told of it. Its training time, throughput, memory and trainable parameters are its
+trial's, for without that training there is no such model; its other time is what its own evaluation took. Points answer
+the standard metrics alone. `wise_alpha: 0.3` in the configuration without `measure.wise` trains the trial again and
+reports the model at α = 0.3 with everything asked for: that is how a point is rebuilt.
 """
 _SIMILARITY = """\
 Each compares the features (n, d) of the same images before and after training; a trial answers them for val and test.

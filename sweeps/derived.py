@@ -36,8 +36,12 @@ def derived_id(trial_id: str, alpha: float) -> str:
 
 
 def derived_values(trial_id: str, result: TrialResult | None) -> dict[str, Mapping[str, float]]:
-    """The values of a trial's derived points, by their ids."""
-    return {} if result is None else {derived_id(trial_id, point.alpha): point.values for point in result.derived}
+    """The values of a trial's derived points, by their ids, as far as they may be on the front.
+
+    The pretrained end may not: it is the linear probe, which is a method of its own, and every trial would repeat it.
+    """
+    points = () if result is None else result.derived
+    return {derived_id(trial_id, point.alpha): point.values for point in points if point.alpha > 0}
 
 
 def derived_records(record: TrialRecord, feasible: Callable[[Mapping[str, float]], bool]) -> list[TrialRecord]:

@@ -8,7 +8,7 @@ from simulation import make_space, outcome_of, record_of, simulate
 
 from repsim.front import nondominated
 from repsim.records import DerivedResult, Status
-from sweeps.derived import derived_id, derived_records
+from sweeps.derived import derived_id, derived_records, derived_values
 from sweeps.search import Outcome, Search
 from sweeps.space import Constraint
 from sweeps.trial import Trial, TrialRecord
@@ -133,3 +133,13 @@ def test_a_record_is_made_of_each_point() -> None:
         assert point.result.facts["n_val"] == 0
     assert len({point.trial.config.config_id for point in points} | {full.config.config_id}) == 4
     assert derived_records(replace(record, status=Status.RUNNING), lambda values: True) == []
+
+
+def test_the_pretrained_end_of_a_line_is_no_candidate() -> None:
+    search = Search(make_space(trials=4))
+    trials, outcomes, _ = simulate(search, judge=with_points)
+    full = next(trial for trial in trials if trial.config.method == "full")
+    result = record_with_points(full, outcomes[full.trial_id]).result
+    assert result is not None
+    assert min(point.alpha for point in result.derived) == 0
+    assert set(derived_values("t0001", result)) == {"t0001-w03", "t0001-w06"}
