@@ -20,7 +20,7 @@ def run_missing(jobs: Sequence[Flat], out: Path, slots: int, describe: Callable[
     """Train every flat configuration that ``out`` (JSON lines, appended to) does not hold; can be stopped at any time.
 
     A row holds ``config`` (as asked, the data set by its folder's name), ``values``, ``facts``, ``derived`` and
-    ``seconds``; or ``refused`` where the configuration cannot be run.
+    ``seconds``; or ``refused``, why the configuration cannot be run or broke down.
     """
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = "1"
@@ -30,8 +30,11 @@ def run_missing(jobs: Sequence[Flat], out: Path, slots: int, describe: Callable[
     started = time.perf_counter()
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(slots, mp_context=context) as pool, out.open("a") as file:
-        futures = {pool.submit(_train, job): job for job in todo}
+        futures = [pool.submit(_train, job) for job in todo]
         for number, future in enumerate(as_completed(futures), 1):
+            if (error := future.exception()) is not None:  # or the pool would train all the others first
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise error
             row = future.result()
             file.write(json.dumps(row) + "\n")
             file.flush()
@@ -49,7 +52,7 @@ def _train(flat: Flat) -> dict[str, object]:
     import torch
 
     from repsim.config import TrialConfig
-    from repsim.errors import NonFiniteLossError, RequestError
+    from repsim.errors import DegenerateInputError, NonFiniteLossError, RequestError
     from repsim.trainer import train
     from repsim.workspace import Workspace
 
@@ -64,8 +67,8 @@ def _train(flat: Flat) -> dict[str, object]:
         result = train(TrialConfig.from_flat(flat), workspace=workspace)
     except RequestError as error:
         return row | {"refused": error.mistakes[0].problem}
-    except NonFiniteLossError as error:
-        return row | {"refused": str(error)}
+    except (NonFiniteLossError, DegenerateInputError) as error:
+        return row | {"refused": f"broke down: {error}"}
     answer = result.to_dict()
     kept = {name: answer.get(name, []) for name in ("values", "facts", "derived")}
     return row | kept | {"seconds": time.perf_counter() - started}
