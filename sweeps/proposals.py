@@ -4,18 +4,7 @@ Nothing survives from one proposal to the next: every draw builds its Optuna stu
 trials) and takes a new sampler seeded from (search.seed, data set, ordinal, try). So a sweep rebuilt from its journal
 proposes exactly what an uninterrupted one would have.
 
-The samplers by name:
-
-``auto``     A stratified start, then multi-objective TPE. The start lasts half the budget, or as many trials as there
-             are combinations of categorical choices when those fit into two thirds of it. It takes the combination
-             (then the values) tried least so far, ties in a seeded order, and numbers from a scrambled Halton sequence.
-``tpe``      Optuna's TPE alone, after a random start of a quarter of the budget (2 to 10 trials).
-``random``   Independent uniform draws.
-``nsga2``    NSGA-II with a population of a quarter of the budget (4 to 50). Generations are cut by ordinal. A trial in
-             which a condition switches a value off carries a random one as a silent gene, so that conditional ranges
-             take part in crossover.
-``qmc``      A scrambled Halton sequence over all searched keys.
-``grid``     Every point of a finite space once, in a seeded order (one too large to list is drawn from at random).
+What each sampler does stands in :mod:`sweeps.samplers`.
 """
 
 from __future__ import annotations
@@ -30,7 +19,7 @@ from functools import partial
 import numpy as np
 import optuna
 from numpy.typing import NDArray
-from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.samplers import RandomSampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from scipy.stats import qmc
 
@@ -47,15 +36,13 @@ from sweeps.domains import (
     uniform,
     walk,
 )
+from sweeps.samplers import ORDINAL, SAMPLERS, make_sampler
 from sweeps.space import Choice, Domain, Space
 
-SAMPLERS: tuple[str, ...] = ("auto", "tpe", "random", "nsga2", "qmc", "grid")
 TRIES = 20
 """How often a proposal that was made before is drawn again."""
 _ENOUGH_FOR_TPE = 4
 _COMBINATIONS, _SEQUENCE, _GRID, _SILENT, _LEFT_OVER = range(1, 6)
-
-optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,24 +133,15 @@ class Proposer:
         blind = self._space.search.sampler in ("random", "grid")
         study = self.study([] if blind else past)
         for attempt in range(TRIES + 1):
-            study.sampler = self._sampler(self._seed(ordinal, attempt), ordinal)
+            study.sampler = make_sampler(
+                self._space.search.sampler,
+                seed=self._seed(ordinal, attempt),
+                trials=self._space.budget.trials,
+                ordinal=ordinal,
+            )
             trial = study.ask()
             yield walk(self._space, self._data, partial(suggest, trial))
             study.tell(trial, state=TrialState.FAIL)  # otherwise the rejected draw would count as pending
-
-    def _sampler(self, seed: int, ordinal: int) -> BaseSampler:
-        trials = self._space.budget.trials
-        match self._space.search.sampler:
-            case "random" | "grid":
-                return RandomSampler(seed=seed)
-            case "nsga2":
-                return _Generations(population_size=population(trials), seed=seed, ordinal=ordinal)
-            case "tpe":
-                return TPESampler(
-                    seed=seed, n_startup_trials=max(2, min(10, trials // 4)), multivariate=False, constant_liar=True
-                )
-            case _:
-                return TPESampler(seed=seed, n_startup_trials=0, multivariate=False, constant_liar=True)
 
     def _stratified(self, ordinal: int, attempt: int, past: Sequence[Past]) -> Params:
         if self._combinations is None:
@@ -216,32 +194,11 @@ class Proposer:
             params={name: value for name, (value, _) in encoded.items()},
             distributions={name: distribution for name, (_, distribution) in encoded.items()},
             constraints=None if entry.violations is None else dict(entry.violations),
-            user_attrs={"ordinal": number},
+            user_attrs={ORDINAL: number},
         )
         if entry.state.is_finished():
             self._frozen[number] = frozen
         return frozen
-
-
-class _Generations(NSGAIISampler):
-    """NSGA-II whose generations are cut by ordinal, so that they can be told from the history alone."""
-
-    def __init__(self, *, population_size: int, seed: int, ordinal: int) -> None:
-        super().__init__(population_size=population_size, seed=seed)
-        self._size = population_size
-        self._ordinal = ordinal
-
-    def get_trial_generation(self, study: optuna.Study, trial: FrozenTrial) -> int:
-        return int(trial.user_attrs.get("ordinal", self._ordinal)) // self._size
-
-    def get_population(self, study: optuna.Study, generation: int) -> list[FrozenTrial]:
-        complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        return [trial for trial in complete if self.get_trial_generation(study, trial) == generation]
-
-
-def population(trials: int) -> int:
-    """NSGA-II's population for a budget: a quarter of it, 4 to 50."""
-    return max(4, min(50, trials // 4))
 
 
 def _least_tried(combinations: Sequence[Params], past: Sequence[Past], order: NDArray[np.int64]) -> list[Params]:

@@ -7,35 +7,25 @@ and the history alone, so ``restore`` needs nothing but the journal's records.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import optuna
 from optuna.trial import TrialState
 
 from repsim.config import TrialConfig
-from repsim.front import dominates, hypervolume, nondominated
-from repsim.records import METRICS, Direction, Stage, Status
+from repsim.records import Stage, Status
 from sweeps.domains import Params
 from sweeps.identity import identity
+from sweeps.judgement import Candidate, Judgement, Outcome
 from sweeps.proposals import Past, Proposer
 from sweeps.space import Space
 from sweeps.trial import Trial, TrialRecord
 
+__all__ = ["ANCHORS", "Outcome", "Search"]
+
 ANCHORS = 2
 """Every sweep's first trials per data set: ``linear_probe`` and ``full`` at default settings."""
-MARGIN = 0.05
-_BOUNDED_UNITS = ("fraction", "")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """How a trial ended. ``values`` are its metrics when it completed; ``reason`` says why it did not."""
-
-    status: Status
-    values: Mapping[str, float] | None = None
-    reason: str = ""
 
 
 @dataclass
@@ -55,6 +45,7 @@ class Search:
 
     def __init__(self, space: Space) -> None:
         self._space = space
+        self._judgement = Judgement(objectives=space.objectives, constraints=space.constraints)
         self._studies = {data: _Study(data, Proposer(space, data)) for data in space.data}
         self._next = 0
         self._closed = False
@@ -102,16 +93,7 @@ class Search:
 
     def judge(self, outcome: Outcome) -> Outcome:
         """The outcome ``tell`` would return, without taking it."""
-        if outcome.status is not Status.COMPLETED:
-            return outcome
-        values = outcome.values or {}
-        problems = [f"{metric} is missing" for metric in self._needed() if values.get(metric) is None]
-        problems += [
-            f"{metric} is {value}" for metric, value in values.items() if value is not None and not _finite(value)
-        ]
-        if not problems:
-            return outcome
-        return replace(outcome, status=Status.FAILED, reason="no usable result: " + ", ".join(problems))
+        return self._judgement.judge(outcome)
 
     def restore(self, records: Sequence[TrialRecord]) -> None:
         """Take over the journal's records, in proposal order: terminal ones are told, the others count as running.
@@ -173,73 +155,36 @@ class Search:
 
     def feasible(self, values: Mapping[str, float]) -> bool:
         """Whether every constraint holds; a constrained metric that is missing or not finite does not."""
-        return all(
-            _finite(values.get(constraint.metric)) and constraint.violation(values[constraint.metric]) <= 0
-            for constraint in self._space.constraints
-        )
+        return self._judgement.feasible(values)
 
     def front(self, data: str) -> list[str]:
         """Ids of the completed, feasible search trials no other such trial dominates, in proposal order."""
-        candidates = self._candidates(data)
-        keep = nondominated([point for _, point in candidates], self._directions())
-        return [trial_id for (trial_id, _), kept in zip(candidates, keep, strict=True) if kept]
+        return self._judgement.front(self._candidates(data))
 
     def reference(self, data: str) -> dict[str, float] | None:
-        """The hypervolume's reference point by metric, once both anchors completed; None before, or when one failed.
-
-        Maximised metrics: the worse anchor minus 5 % of the anchors' range; minimised: 1.05 x the worse anchor. Where
-        that is no margin at all (anchors equal, or at zero), the margin is 5 % of the larger of |value| and 1.
-        """
+        """The hypervolume's reference point by metric, once both anchors completed; None before, or when one failed."""
         study = self._studies[data]
         anchors = [study.outcomes.get(trial.trial_id) for trial in study.trials if trial.anchor]
         values = [a.values for a in anchors if a is not None and a.status is Status.COMPLETED and a.values is not None]
-        if len(values) < ANCHORS:
-            return None
-        return {
-            objective.metric: _reference([value[objective.metric] for value in values], objective.direction)
-            for objective in self._space.objectives
-        }
+        return None if len(values) < ANCHORS else self._judgement.reference(values)
 
     def ideal(self, data: str) -> dict[str, float] | None:
-        """The other corner of the hypervolume's box; None while there is no reference.
-
-        1 for maximised metrics that are fractions or similarities, 0 for minimised ones. Where that does not better the
-        reference (unbounded metrics such as images_per_second): the reference, bettered by the larger of |value| and 1.
-        """
+        """The other corner of the hypervolume's box; None while there is no reference."""
         reference = self.reference(data)
-        if reference is None:
-            return None
-        return {
-            objective.metric: _ideal(objective.metric, reference[objective.metric], objective.direction)
-            for objective in self._space.objectives
-        }
+        return None if reference is None else self._judgement.ideal(reference)
 
     def hypervolume(self, data: str) -> float | None:
         """Share of the box from reference to ideal that the feasible completed trials dominate; None without a box."""
-        reference, ideal = self.reference(data), self.ideal(data)
-        if reference is None or ideal is None:
-            return None
-        points = [point for _, point in self._candidates(data)]
-        return hypervolume(points, list(reference.values()), list(ideal.values()), self._directions())
+        reference = self.reference(data)
+        return None if reference is None else self._judgement.hypervolume(self._candidates(data), reference)
 
     def hypervolume_history(self, data: str, ended: Sequence[str]) -> list[float | None]:
         """The hypervolume after each of these trials (of any data set) had ended, in this order; None before a box."""
-        reference, ideal = self.reference(data), self.ideal(data)
-        if reference is None or ideal is None:
+        reference = self.reference(data)
+        if reference is None:
             return [None] * len(ended)
-        waiting = {trial.trial_id for trial in self._studies[data].trials if trial.anchor}
-        candidates, directions = dict(self._candidates(data)), self._directions()
-        front: list[tuple[float, ...]] = []  # only it has a volume, and only a new member changes that
-        volume = 0.0
-        found: list[float | None] = []
-        for trial_id in ended:
-            waiting.discard(trial_id)
-            point = candidates.get(trial_id)
-            if point is not None and not any(dominates(other, point, directions) for other in front):
-                front = [other for other in front if not dominates(point, other, directions)] + [point]
-                volume = hypervolume(front, list(reference.values()), list(ideal.values()), directions)
-            found.append(None if waiting else volume)
-        return found
+        anchors = {trial.trial_id for trial in self._studies[data].trials if trial.anchor}
+        return self._judgement.hypervolumes(self._candidates(data), reference, anchors, ended)
 
     # internals
 
@@ -297,53 +242,19 @@ class Search:
         if outcome.status is not Status.COMPLETED or outcome.values is None:
             state = TrialState.PRUNED if outcome.status is Status.PRUNED else TrialState.FAIL
             return Past(params=trial.params, state=state)
-        values = outcome.values
         return Past(
             params=trial.params,
             state=TrialState.COMPLETE,
-            values=tuple(float(values[objective.metric]) for objective in self._space.objectives),
-            violations={
-                f"{constraint.metric} {constraint.sense} {constraint.bound:g}": constraint.violation(
-                    values[constraint.metric]
-                )
-                for constraint in self._space.constraints
-            },
+            values=self._judgement.point(outcome.values),
+            violations=self._judgement.violations(outcome.values),
         )
 
-    def _candidates(self, data: str) -> list[tuple[str, tuple[float, ...]]]:
+    def _candidates(self, data: str) -> list[Candidate]:
+        """What may be on the data set's front: ids and metrics of its completed search trials, in proposal order."""
         study = self._studies[data]
-        found = []
-        for trial in study.trials:
-            outcome = study.outcomes.get(trial.trial_id)
-            if outcome is None or outcome.status is not Status.COMPLETED or outcome.values is None:
-                continue
-            if self.feasible(outcome.values):
-                found.append((trial.trial_id, tuple(outcome.values[o.metric] for o in self._space.objectives)))
-        return found
-
-    def _needed(self) -> list[str]:
-        metrics = [objective.metric for objective in self._space.objectives]
-        return list(dict.fromkeys([*metrics, *(constraint.metric for constraint in self._space.constraints)]))
-
-    def _directions(self) -> list[Direction]:
-        return [objective.direction for objective in self._space.objectives]
-
-
-def _finite(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _reference(values: Sequence[float], direction: Direction) -> float:
-    low, high = min(values), max(values)
-    margin = MARGIN * (high - low if direction == "maximize" else high)
-    if margin <= 0:
-        margin = MARGIN * max(abs(low), abs(high), 1.0)
-    return low - margin if direction == "maximize" else high + margin
-
-
-def _ideal(metric: str, reference: float, direction: Direction) -> float:
-    if direction == "minimize":
-        return 0.0 if reference > 0 else reference - max(abs(reference), 1.0)
-    if METRICS[metric].unit in _BOUNDED_UNITS and reference < 1.0:
-        return 1.0
-    return reference + max(abs(reference), 1.0)
+        outcomes = ((trial.trial_id, study.outcomes.get(trial.trial_id)) for trial in study.trials)
+        return [
+            (trial_id, outcome.values)
+            for trial_id, outcome in outcomes
+            if outcome is not None and outcome.status is Status.COMPLETED and outcome.values is not None
+        ]

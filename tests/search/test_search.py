@@ -14,7 +14,7 @@ import pytest
 from simulation import BACKBONES, LR, METHODS, PARETO, always, make_space, record_of, simulate, values_of
 
 from repsim.records import Objective, Stage, Status
-from sweeps.proposals import SAMPLERS
+from sweeps.samplers import SAMPLERS
 from sweeps.search import Outcome, Search
 from sweeps.space import Choice, Constraint, Range, load_space
 from sweeps.trial import Trial

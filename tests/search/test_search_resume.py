@@ -10,7 +10,7 @@ import pytest
 from simulation import LR, PARETO, always, make_space, outcome_of, record_of, simulate
 
 from repsim.records import Stage, Status
-from sweeps.proposals import SAMPLERS
+from sweeps.samplers import SAMPLERS
 from sweeps.search import Outcome, Search
 from sweeps.space import Branch, Choice, Constraint, Dimension, Range, Space
 from sweeps.trial import Trial, TrialRecord
