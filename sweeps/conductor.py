@@ -70,7 +70,6 @@ class Sweep:
         hours = space.budget.hours
         spent = journal.history.active_seconds
         self._deadline = None if hours is None else time.monotonic() + 3600.0 * hours - spent
-        self._spent = False
         self._failures: list[str] = []
         self.gave_up: str | None = None
         for record in sorted((r for r in records if r.status.terminal), key=lambda record: record.ended or ""):
@@ -82,12 +81,14 @@ class Sweep:
     @property
     def exhausted(self) -> bool:
         """Whether nothing more will be handed out: every proposal made, none waiting; or the sweep gave up."""
-        return self.gave_up is not None or (self._spent and not self._queue)
+        return self.gave_up is not None or (self._search.exhausted and not self._queue)
 
     @property
     def complete(self) -> bool:
         """Whether every trial that was to run has ended."""
-        return self._spent and all(record.status.terminal for record in self._journal.history.records.values())
+        return self._search.exhausted and all(
+            record.status.terminal for record in self._journal.history.records.values()
+        )
 
     def next_assignment(self) -> Assignment | None:
         """The next trial for a free slot: one that waits, else a new proposal; none while the disk is full."""
@@ -126,10 +127,12 @@ class Sweep:
             goes_on = self._search.report(trial, epoch.epoch, epoch.values) and goes_on
         if report.result is not None:
             result = TrialResult.from_dict(report.result)
-            self._end(assignment, trial, Outcome(status=Status.COMPLETED, values=result.values), result)
+            n_val = result.facts.get("n_val", 0)
+            n_val = n_val if isinstance(n_val, int) else 0
+            self._end(assignment, trial, Outcome(status=Status.COMPLETED, values=result.values, n_val=n_val), result)
             return False
         if not goes_on:
-            self._end(assignment, trial, Outcome(status=Status.PRUNED, reason="stopped early by the search"), None)
+            self._end(assignment, trial, Outcome(status=Status.PRUNED, reason=self._search.reason(trial)), None)
             return False
         self._listener.changed(self._record(trial))
         return True
@@ -178,10 +181,9 @@ class Sweep:
 
     def _propose(self) -> Trial | None:
         if self._deadline is not None and time.monotonic() > self._deadline:
-            self._search.close()
+            self._search.close("budget.hours")
         trial = self._search.ask()
         if trial is None:
-            self._spent = True
             return None
         self._write(lambda: self._journal.proposed(trial))
         return trial

@@ -24,11 +24,15 @@ Candidate = tuple[str, Values]
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """How a trial ended. ``values`` are its metrics when it completed; ``reason`` says why it did not."""
+    """How a trial ended. ``values`` are its metrics when it completed; ``reason`` says why it did not.
+
+    ``n_val`` is the number of validation images behind them, 0 when nobody said.
+    """
 
     status: Status
     values: Values | None = None
     reason: str = ""
+    n_val: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,11 +70,15 @@ class Judgement:
         """The objectives' values, in order."""
         return tuple(float(values[objective.metric]) for objective in self.objectives)
 
+    def measured(self, values: Values) -> bool:
+        """Whether every objective has a finite value."""
+        return all(_finite(values.get(objective.metric)) for objective in self.objectives)
+
     def violations(self, values: Values) -> dict[str, float]:
-        """How far each constraint, by name, is missed; <= 0 holds."""
+        """How far each constraint, by name, is missed; <= 0 holds. One that was not measured counts as just held."""
         return {
             f"{constraint.metric} {constraint.sense} {constraint.bound:g}": constraint.violation(
-                values[constraint.metric]
+                values.get(constraint.metric, constraint.bound)
             )
             for constraint in self.constraints
         }

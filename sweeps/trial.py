@@ -16,7 +16,8 @@ class Trial:
 
     ``trial_id`` is ``t0007`` (ordinal in the sweep, from 0); ``number`` the ordinal k in its data set's study.
     ``data`` is the SOURCE as the person wrote it; ``params`` the searched dotted keys only (an absent conditional
-    value is None); ``config`` the complete configuration.
+    value is None); ``config`` the complete configuration. A confirmation ``confirms`` a search trial (its id) and has
+    its number among the data set's confirmations.
     """
 
     trial_id: str
@@ -26,6 +27,7 @@ class Trial:
     params: Mapping[str, object]
     config: TrialConfig
     anchor: bool = False
+    confirms: str | None = None
 
     def to_dict(self) -> dict[str, object]:
         """JSON-able."""
@@ -35,6 +37,7 @@ class Trial:
             "data": self.data,
             "stage": self.stage.value,
             "anchor": self.anchor,
+            **({} if self.confirms is None else {"confirms": self.confirms}),
             "params": dict(self.params),
             "config": self.config.flat(),
             "config_id": self.config.config_id,
@@ -57,6 +60,7 @@ class Trial:
             params=params,
             config=TrialConfig.from_flat(config, where=where),
             anchor=value.get("anchor") is True,
+            confirms=None if value.get("confirms") is None else str(value["confirms"]),
         )
 
 

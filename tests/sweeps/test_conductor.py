@@ -115,8 +115,9 @@ def test_a_trial_goes_from_proposed_to_completed(stage: Stage) -> None:
 
 
 def test_the_budget_is_all_there_is(stage: Stage) -> None:
-    assignments = [stage.next() for _ in range(4)]
+    assignments = [stage.next() for _ in range(3)]
     assert not stage.sweep.exhausted
+    assignments.append(stage.next())
     assert stage.sweep.next_assignment() is None
     assert stage.sweep.exhausted
     assert len({assignment.trial_id for assignment in assignments}) == 4
