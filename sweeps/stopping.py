@@ -23,9 +23,13 @@ from repsim.records import EPOCH_METRICS, METRICS, Objective
 
 Point = tuple[float, ...]
 """Objectives in order, turned so that more is better."""
+Curve = Mapping[int, Point]
+"""Values by epoch: the rungs and the last."""
 
 SIMILARITIES = frozenset({"val_cka", "val_cka_biased", "val_procrustes", "val_knn_overlap"})
 """What is highest before any training; it says what a trial may be compared with, not how good it is."""
+_FLOOR = 0.05
+"""What the farthest trial weighs beside one that is alike, so that no prediction rests on two or three alone."""
 
 
 class Stopping(ABC):
@@ -120,10 +124,9 @@ class Stopping(ABC):
     def _named(self, point: Point) -> dict[str, float]:
         return {o.metric: sign * value for o, sign, value in zip(self._objectives, self._signs, point, strict=True)}
 
-    def _ended(self, epoch: int) -> list[tuple[Point, Point]]:
-        """(value at the rung, result) of every trial that trained all epochs."""
-        last = self._epochs
-        return [(curve[epoch], curve[last]) for curve in self._curves.values() if epoch in curve and last in curve]
+    def _finished(self) -> list[dict[int, Point]]:
+        """Curves of the trials that trained all epochs, by id: sums then do not depend on the order of arrival."""
+        return [curve for _, curve in sorted(self._curves.items()) if self._epochs in curve]
 
     def _point(self, values: Mapping[str, float]) -> Point | None:
         found = [values.get(objective.metric) for objective in self._objectives]
@@ -161,11 +164,11 @@ class StratifiedStopping(Stopping):
         return f"{better} of the {len(near)} nearest trials that kept as much were better"
 
     def _set_back(self, epoch: int) -> list[Point]:
-        ended = self._ended(epoch)
+        ended = [curve for curve in self._finished() if epoch in curve]
         if len(ended) < self.few:
             return []
         gained = [
-            0.0 if i in self._similar else sum(result[i] - seen[i] for seen, result in ended) / len(ended)
+            0.0 if i in self._similar else sum(one[self._epochs][i] - one[epoch][i] for one in ended) / len(ended)
             for i in range(len(self._objectives))
         ]
         return [tuple(x - gain for x, gain in zip(probe, gained, strict=True)) for probe in self._anchors.values()]
@@ -178,19 +181,22 @@ class ExtrapolatingStopping(Stopping):
     """Stops a trial when even an optimistic guess at its result is dominated by a result that is there.
 
     The guess: over the trials that trained all epochs, (result - value at the rung) is regressed on the values at the
-    rung (ridge, standardised, penalty 1). Optimistic: the prediction, bettered in every objective by ``spread``
-    standard deviations of a new observation. With fewer than ``few`` such trials nothing is stopped.
+    rung and their change since the rung before. Ridge, standardised, penalty 1; trials count by how near their
+    predictors are, with a Gaussian of ``width`` standard deviations that ends at a floor of 0.05. Optimistic: the
+    prediction, bettered in every objective by ``spread`` standard deviations of a new observation. With fewer than
+    ``few`` such trials nothing is stopped.
     """
 
     few = 5
     spread = 1.0
+    width = 1.5
 
     def _verdict(self, trial_id: str, epoch: int, point: Point, peers: Sequence[Point]) -> str:
-        guess = self._guess(epoch, point)
+        guess = self._guess(self._curves[trial_id], epoch)
         if guess is None:
             return ""
         hoped: Point = tuple((guess[0] + self.spread * guess[1]).tolist())
-        results = [curve[self._epochs] for curve in self._curves.values() if self._epochs in curve]
+        results = [curve[self._epochs] for curve in self._finished()]
         results += [*self._shorter.values(), *self._anchors.values()]
         beaten = sum(_dominates(result, hoped) for result in results)
         if beaten == 0:
@@ -199,28 +205,40 @@ class ExtrapolatingStopping(Stopping):
         return f"with luck it would have ended at {said}; {beaten} of {len(results)} results dominate that"
 
     def expected(self, trial_id: str) -> dict[str, float] | None:
-        """The prediction from the last rung it reached; None before its first, or with too few finished trials."""
+        """Its result, or the prediction from the last rung it reached; None without a rung or enough finished trials.
+
+        ``spread`` is no part of it: it is the guess itself, not the optimistic one.
+        """
         curve = self._curves.get(trial_id)
         if not curve:
             return None
-        guess = self._guess(max(curve), curve[max(curve)])
+        if self._epochs in curve:
+            return self._named(curve[self._epochs])
+        guess = self._guess(curve, max(curve))
         return None if guess is None else self._named(guess[0].tolist())
 
-    def _guess(self, epoch: int, point: Point) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-        """Mean and standard deviation of the result of a trial that has ``point`` after ``epoch``."""
-        ended = self._ended(epoch)
-        if len(ended) < self.few:
+    def _guess(self, curve: Curve, epoch: int) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+        """Mean and standard deviation of the result of a trial, from this curve up to the rung ``epoch``."""
+        rungs = [rung for rung in self.rungs if rung <= epoch][-2:]
+        ended = [one for one in self._finished() if all(rung in one for rung in rungs)]
+        if any(rung not in curve for rung in rungs) or len(ended) < self.few:
             return None
-        seen, results = np.array([pair[0] for pair in ended]), np.array([pair[1] for pair in ended])
-        drift, centre, scale = results - seen, seen.mean(axis=0), np.maximum(seen.std(axis=0), 1e-9)
-        x, new = (seen - centre) / scale, (np.array(point) - centre) / scale
-        inverse = np.linalg.inv(x.T @ x + np.eye(x.shape[1]))
-        slope = inverse @ x.T @ (drift - drift.mean(axis=0))
-        left = drift - drift.mean(axis=0) - x @ slope
-        freedom = max(1.0, len(ended) - 1 - float(np.trace(inverse @ x.T @ x)))
-        variance = (left**2).sum(axis=0) / freedom
-        unsure = 1 + 1 / len(ended) + float(new @ inverse @ new)
-        return np.array(point) + drift.mean(axis=0) + new @ slope, np.sqrt(variance * unsure)
+        own, seen = _predictors([curve], rungs)[0], _predictors(ended, rungs)
+        drift = np.array([one[self._epochs] for one in ended]) - np.array([one[epoch] for one in ended])
+        scale = np.maximum(seen.std(axis=0), 1e-9)
+        distance = (((seen - own) / scale) ** 2).sum(axis=1)
+        weights = np.exp(-distance / (2 * self.width**2)) + _FLOOR
+        weights = (weights / weights.mean())[:, np.newaxis]
+        n = float(weights.sum() ** 2 / (weights**2).sum())
+        centre, usual = (weights * seen).mean(axis=0), (weights * drift).mean(axis=0)
+        x, new = (seen - centre) / scale, (own - centre) / scale
+        gram = x.T @ (weights * x)
+        inverse = np.linalg.inv(gram + np.eye(len(own)))
+        slope = inverse @ x.T @ (weights * (drift - usual))
+        left = (weights * (drift - usual - x @ slope) ** 2).mean(axis=0)
+        variance = left * n / max(1.0, n - 1 - float(np.trace(inverse @ gram)))
+        unsure = 1 + 1 / n + float(new @ inverse @ new)
+        return np.array(curve[epoch]) + usual + new @ slope, np.sqrt(variance * unsure)
 
 
 RULES: Mapping[str, type[Stopping]] = {"strata": StratifiedStopping, "extrapolation": ExtrapolatingStopping}
@@ -235,6 +253,12 @@ def default_rungs(epochs: int, reduction: float = 2.0) -> tuple[int, ...]:
         found.add(int(rung))
         rung *= reduction
     return tuple(sorted(found))
+
+
+def _predictors(curves: Sequence[Curve], rungs: Sequence[int]) -> NDArray[np.float64]:
+    """A row per curve: its values at the last of one or two rungs, and their change since the one before."""
+    values = [np.array([curve[rung] for curve in curves]) for rung in rungs]
+    return np.hstack([values[-1], *(values[-1] - before for before in values[:-1])])
 
 
 def _dominates(a: Point, b: Point) -> bool:
