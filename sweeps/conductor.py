@@ -94,7 +94,7 @@ class Sweep:
         """The next trial for a free slot: one that waits, else a new proposal; none while the disk is full."""
         if self.gave_up is not None or not self._disk.has_room:
             return None
-        trial = self._queue.popleft() if self._queue else self._propose()
+        trial = self._waiting() or self._propose()
         if trial is None:
             return None
         attempt = self._record(trial).attempts + 1
@@ -127,12 +127,10 @@ class Sweep:
             goes_on = self._search.report(trial, epoch.epoch, epoch.values) and goes_on
         if report.result is not None:
             result = TrialResult.from_dict(report.result)
-            n_val = result.facts.get("n_val", 0)
-            n_val = n_val if isinstance(n_val, int) else 0
-            self._end(assignment, trial, Outcome(status=Status.COMPLETED, values=result.values, n_val=n_val), result)
+            self._end(trial, assignment.attempt, Outcome.completed(result), result)
             return False
         if not goes_on:
-            self._end(assignment, trial, Outcome(status=Status.PRUNED, reason=self._search.reason(trial)), None)
+            self._end(trial, assignment.attempt, Outcome(status=Status.PRUNED, reason=self._search.reason(trial)), None)
             return False
         self._listener.changed(self._record(trial))
         return True
@@ -150,7 +148,7 @@ class Sweep:
             self._queue.appendleft(trial)
             return
         if fault == "own":
-            self._end(assignment, trial, Outcome(status=Status.FAILED, reason=reason), None)
+            self._end(trial, assignment.attempt, Outcome(status=Status.FAILED, reason=reason), None)
             return
         reason = reason or self._post_mortem(trial.trial_id)
         if deaths <= MAX_RETRIES:
@@ -159,7 +157,7 @@ class Sweep:
             return
         hint = f"; {_MEMORY}" if reason == _KILLED or "memory" in reason.lower() else ""
         reason = f"{reason}; given up after {deaths} times{hint}"
-        self._end(assignment, trial, Outcome(status=Status.FAILED, reason=reason), None)
+        self._end(trial, assignment.attempt, Outcome(status=Status.FAILED, reason=reason), None)
 
     def began(self, assignment: Assignment) -> None:
         """The trial has got its process."""
@@ -178,6 +176,20 @@ class Sweep:
         trial = self._journal.history.records[assignment.trial_id].trial
         self._wait(trial, "its slot was replaced before it began")
         self._queue.appendleft(trial)
+
+    def _waiting(self) -> Trial | None:
+        """The next trial that waits to go on.
+
+        A driver that was killed between a trial's epoch and the verdict on it has left the verdict to be spoken here.
+        """
+        while self._queue:
+            trial = self._queue.popleft()
+            record = self._record(trial)
+            last = record.epochs[-1] if record.epochs else None
+            if last is None or self._search.report(trial, last.epoch, last.values):
+                return trial
+            self._end(trial, record.attempts, Outcome(status=Status.PRUNED, reason=self._search.reason(trial)), None)
+        return None
 
     def _propose(self) -> Trial | None:
         if self._deadline is not None and time.monotonic() > self._deadline:
@@ -200,7 +212,7 @@ class Sweep:
         self._write(lambda: self._journal.waiting(trial.trial_id, reason, died=died))
         self._listener.changed(self._record(trial))
 
-    def _end(self, assignment: Assignment, trial: Trial, outcome: Outcome, result: TrialResult | None) -> None:
+    def _end(self, trial: Trial, attempt: int, outcome: Outcome, result: TrialResult | None) -> None:
         judged = self._search.tell(trial, outcome)
         kept = result if judged.status is Status.COMPLETED else None
         feasible = None if kept is None else self._search.feasible(kept.values)
@@ -208,7 +220,7 @@ class Sweep:
         self._write(
             lambda: self._journal.ended(
                 trial.trial_id,
-                assignment.attempt,
+                attempt,
                 status=judged.status,
                 reason=judged.reason,
                 feasible=feasible,

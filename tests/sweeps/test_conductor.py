@@ -639,6 +639,23 @@ def test_a_stopped_trial_is_pruned_with_the_rules_reason(stage: Stage, monkeypat
     assert record.result is None
 
 
+def test_a_verdict_that_a_kill_left_unspoken_is_spoken_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    space, folder = load_space("quick.yaml", trials=3), RunFolder.create(tmp_path / "runs", "x")
+    before = Stage(folder, space)
+    first, second = before.next(), before.next()
+    for assignment in (first, second):
+        before.journal.epoch(assignment.trial_id, 1, EpochResult.from_dict(epoch(1)))
+    before.journal.close()  # killed here: the verdict on the first would have been to stop
+
+    after = Stage(folder, space)
+    monkeypatch.setattr(after.search, "report", lambda trial, epoch, values: trial.trial_id != first.trial_id)
+    monkeypatch.setattr(after.search, "reason", lambda trial: "stopped at epoch 1 of 2: behind")
+    assert after.next().trial_id == second.trial_id
+    assert (after.status(first), after.reason(first)) == (Status.PRUNED, "stopped at epoch 1 of 2: behind")
+    assert after.next().trial_id == "t0002"
+    after.journal.close()
+
+
 def test_fresh_seeds_come_after_the_search_and_after_a_restart(tmp_path: Path) -> None:
     space = load_space("quick.yaml", ["confirm.seeds=3"], trials=3)
     folder = RunFolder.create(tmp_path / "runs", "x")
