@@ -9,6 +9,7 @@ What each sampler does stands in :mod:`sweeps.samplers`.
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -217,9 +218,18 @@ class Proposer:
             constraints=dict(told.violations) if complete and told.violations is not None else None,
             user_attrs={ORDINAL: EVIDENCE if earlier else number},
         )
-        if told.state.is_finished() and not earlier:
-            self._frozen[number] = frozen
+        if told.state.is_finished():
+            frozen.__class__ = _Settled
+            if not earlier:
+                self._frozen[number] = frozen
         return frozen
+
+
+class _Settled(FrozenTrial):
+    """A trial that has ended: a copy of it may share its parts. (Optuna copies it whole, each time it is added.)"""
+
+    def __deepcopy__(self, memo: dict[int, object]) -> FrozenTrial:
+        return copy.copy(self)
 
 
 def stand_in(entry: Past, sampler: str) -> Past:

@@ -63,6 +63,7 @@ class Study:
         self._identities: set[str] = set()
         self._epochs: dict[str, int] = {}
         self._partial: dict[str, Values] = {}
+        self._ended: dict[str, Past] = {}
 
     # proposals
 
@@ -258,11 +259,14 @@ class Study:
         return identity(self._config(params)) not in self._identities
 
     def _past(self) -> list[Past]:
-        return [self._as_past(trial, self.outcomes.get(trial.trial_id)) for trial in self.trials]
+        for trial in self.trials:
+            outcome = self.outcomes.get(trial.trial_id)
+            if outcome is not None and trial.trial_id not in self._ended:
+                self._ended[trial.trial_id] = self._as_past(trial, outcome)
+        running = TrialState.RUNNING
+        return [self._ended.get(trial.trial_id) or Past(params=trial.params, state=running) for trial in self.trials]
 
-    def _as_past(self, trial: Trial, outcome: Outcome | None) -> Past:
-        if outcome is None:
-            return Past(params=trial.params, state=TrialState.RUNNING)
+    def _as_past(self, trial: Trial, outcome: Outcome) -> Past:
         if outcome.status is Status.FAILED or (outcome.status is Status.COMPLETED and outcome.values is None):
             return Past(params=trial.params, state=TrialState.FAIL)
         completed_values = outcome.values if outcome.status is Status.COMPLETED else None
