@@ -196,9 +196,10 @@ class TrialConfig(Frozen):
         """Twelve hexadecimal digits naming the configuration without its seed."""
         canonical = {key: value for key, value in self.flat().items() if key != "seed"}
         # what is not asked for is left out, so that configurations keep the names they had before one could ask
-        for key, nothing in ((TARGET_KEY, None), ("wise_alpha", 1.0), ("measure.wise", False)):
+        for key, nothing in ((TARGET_KEY, None), ("wise_alpha", 1.0)):
             if canonical[key] == nothing:
                 del canonical[key]
+        del canonical["measure.wise"]  # it adds results and leaves this one as it is: a fresh seed may do without
         text = json.dumps(canonical, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 

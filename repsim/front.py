@@ -17,9 +17,10 @@ def dominates(a: Sequence[float], b: Sequence[float], directions: Sequence[Direc
 
 
 def nondominated(points: Sequence[Sequence[float]], directions: Sequence[Direction]) -> list[bool]:
-    """For each point, whether no other point dominates it. Equal points are all kept. O(n²)."""
+    """For each point, whether no other point dominates it. Equal points are all kept. O(n log n + n x front)."""
     lowered = [_minimised(point, directions) for point in points]
-    return [not any(_dominates(other, point) for other in lowered) for point in lowered]
+    front = set(_front(lowered))
+    return [point in front for point in lowered]
 
 
 def hypervolume(
@@ -46,11 +47,20 @@ def hypervolume(
         values = _minimised(point, directions)
         if all(value < worst for value, worst in zip(values, high, strict=True)):
             lowered.append(tuple(max(value, best) for value, best in zip(values, low, strict=True)))
-    return _volume(lowered, high) / box
+    return _volume(_front(lowered), high) / box
 
 
 def _minimised(point: Sequence[float], directions: Sequence[Direction]) -> tuple[float, ...]:
     return tuple(-x if way == "maximize" else x for x, way in zip(point, directions, strict=True))
+
+
+def _front(points: Sequence[tuple[float, ...]]) -> list[tuple[float, ...]]:
+    """The minimised points that no other one dominates, each once. Whoever dominates a point is sorted before it."""
+    found: list[tuple[float, ...]] = []
+    for point in sorted(set(points)):
+        if not any(_dominates(other, point) for other in found):
+            found.append(point)
+    return found
 
 
 def _dominates(a: tuple[float, ...], b: tuple[float, ...]) -> bool:

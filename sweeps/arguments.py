@@ -13,7 +13,7 @@ from typing import NoReturn
 from repsim.errors import Mistake, RequestError, nearest, one_line
 from sweeps.space_file import available_spaces
 from sweeps.space_notes import NAME_ALLOWED, name_problem
-from sweeps.space_rules import MAX_SEED, MAX_TRIALS
+from sweeps.space_settings import MAX_SEED, MAX_TRIALS
 
 RESERVED_NAMES = ("latest",)
 """``reports/build.py --sweep latest`` means something else."""
@@ -76,6 +76,7 @@ class Arguments:
     tracking_uri: str | None = None
     dry_run: bool = False
     report: bool = True
+    warm_start: tuple[str, ...] = ()
 
 
 def default_name(space_name: str, now: datetime) -> str:
@@ -99,8 +100,8 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
     }
     for flag in ("name", "resume"):
         mistakes += _name_mistakes(flag, said.get(flag))
-    if "warm-start" in said:
-        mistakes.append(Mistake(where="--warm-start", key="", problem="is not available in this version"))
+    for name in given.warm_start or ():
+        mistakes += _name_mistakes("warm-start", name)
     if not any(mistake.suggestion in ("--space", "--resume") for mistake in mistakes):
         mistakes += _together(said)
     if mistakes:
@@ -118,6 +119,7 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
         tracking_uri=given.tracking_uri,
         dry_run=given.dry_run,
         report=not given.no_report,
+        warm_start=tuple(dict.fromkeys(given.warm_start or ())),
     )
 
 
@@ -178,7 +180,13 @@ def _parser() -> argparse.ArgumentParser:
         help="go on with runs/NAME as it was set up; only --parallel, --address, --tracking-uri, --no-report and a "
         "larger --trials may stand beside it",
     )
-    again.add_argument("--warm-start", metavar="NAME", help="start from another sweep's trials (not in this version)")
+    again.add_argument(
+        "--warm-start",
+        metavar="NAME",
+        action="append",
+        help="learn from the finished trials of runs/NAME as well, a sweep on the same images, probe and objectives; "
+        "repeatable",
+    )
     parser.add_argument("--version", action="version", version=f"repsim-sweeps {_version()}")
     return parser
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Protocol
 
 from repsim.records import WISE_ALPHAS, EpochResult, Status, TrialResult
-from sweeps.derived import derived_values
 from sweeps.disk import Disk
 from sweeps.journal import Journal
 from sweeps.run_folder import RunFolder
@@ -71,7 +70,6 @@ class Sweep:
         hours = space.budget.hours
         spent = journal.history.active_seconds
         self._deadline = None if hours is None else time.monotonic() + 3600.0 * hours - spent
-        self._spent = False
         self._failures: list[str] = []
         self.gave_up: str | None = None
         for record in sorted((r for r in records if r.status.terminal), key=lambda record: record.ended or ""):
@@ -83,18 +81,20 @@ class Sweep:
     @property
     def exhausted(self) -> bool:
         """Whether nothing more will be handed out: every proposal made, none waiting; or the sweep gave up."""
-        return self.gave_up is not None or (self._spent and not self._queue)
+        return self.gave_up is not None or (self._search.exhausted and not self._queue)
 
     @property
     def complete(self) -> bool:
         """Whether every trial that was to run has ended."""
-        return self._spent and all(record.status.terminal for record in self._journal.history.records.values())
+        return self._search.exhausted and all(
+            record.status.terminal for record in self._journal.history.records.values()
+        )
 
     def next_assignment(self) -> Assignment | None:
         """The next trial for a free slot: one that waits, else a new proposal; none while the disk is full."""
         if self.gave_up is not None or not self._disk.has_room:
             return None
-        trial = self._queue.popleft() if self._queue else self._propose()
+        trial = self._waiting() or self._propose()
         if trial is None:
             return None
         attempt = self._record(trial).attempts + 1
@@ -128,13 +128,10 @@ class Sweep:
             goes_on = self._search.report(trial, epoch.epoch, epoch.values) and goes_on
         if report.result is not None:
             result = TrialResult.from_dict(report.result)
-            derived = derived_values(trial.trial_id, result)
-            self._end(
-                assignment, trial, Outcome(status=Status.COMPLETED, values=result.values, derived=derived), result
-            )
+            self._end(trial, assignment.attempt, Outcome.completed(trial.trial_id, result), result)
             return False
         if not goes_on:
-            self._end(assignment, trial, Outcome(status=Status.PRUNED, reason="stopped early by the search"), None)
+            self._end(trial, assignment.attempt, Outcome(status=Status.PRUNED, reason=self._search.reason(trial)), None)
             return False
         self._listener.changed(self._record(trial))
         return True
@@ -152,7 +149,7 @@ class Sweep:
             self._queue.appendleft(trial)
             return
         if fault == "own":
-            self._end(assignment, trial, Outcome(status=Status.FAILED, reason=reason), None)
+            self._end(trial, assignment.attempt, Outcome(status=Status.FAILED, reason=reason), None)
             return
         reason = reason or self._post_mortem(trial.trial_id)
         if deaths <= MAX_RETRIES:
@@ -161,7 +158,7 @@ class Sweep:
             return
         hint = f"; {_MEMORY}" if reason == _KILLED or "memory" in reason.lower() else ""
         reason = f"{reason}; given up after {deaths} times{hint}"
-        self._end(assignment, trial, Outcome(status=Status.FAILED, reason=reason), None)
+        self._end(trial, assignment.attempt, Outcome(status=Status.FAILED, reason=reason), None)
 
     def began(self, assignment: Assignment) -> None:
         """The trial has got its process."""
@@ -181,12 +178,25 @@ class Sweep:
         self._wait(trial, "its slot was replaced before it began")
         self._queue.appendleft(trial)
 
+    def _waiting(self) -> Trial | None:
+        """The next trial that waits to go on.
+
+        A driver that was killed between a trial's epoch and the verdict on it has left the verdict to be spoken here.
+        """
+        while self._queue:
+            trial = self._queue.popleft()
+            record = self._record(trial)
+            last = record.epochs[-1] if record.epochs else None
+            if last is None or self._search.report(trial, last.epoch, last.values):
+                return trial
+            self._end(trial, record.attempts, Outcome(status=Status.PRUNED, reason=self._search.reason(trial)), None)
+        return None
+
     def _propose(self) -> Trial | None:
         if self._deadline is not None and time.monotonic() > self._deadline:
-            self._search.close()
+            self._search.close("budget.hours")
         trial = self._search.ask()
         if trial is None:
-            self._spent = True
             return None
         self._write(lambda: self._journal.proposed(trial))
         return trial
@@ -203,7 +213,7 @@ class Sweep:
         self._write(lambda: self._journal.waiting(trial.trial_id, reason, died=died))
         self._listener.changed(self._record(trial))
 
-    def _end(self, assignment: Assignment, trial: Trial, outcome: Outcome, result: TrialResult | None) -> None:
+    def _end(self, trial: Trial, attempt: int, outcome: Outcome, result: TrialResult | None) -> None:
         judged = self._search.tell(trial, outcome)
         kept = result if judged.status is Status.COMPLETED else None
         feasible = None if kept is None else self._search.feasible(kept.values)
@@ -211,7 +221,7 @@ class Sweep:
         self._write(
             lambda: self._journal.ended(
                 trial.trial_id,
-                assignment.attempt,
+                attempt,
                 status=judged.status,
                 reason=judged.reason,
                 feasible=feasible,

@@ -35,6 +35,11 @@ def derived_id(trial_id: str, alpha: float) -> str:
     return f"{trial_id}-w{round(10 * alpha):02d}"
 
 
+def trial_of(name: str) -> str:
+    """The trial that a point belongs to, by its id; a trial's own id is its own."""
+    return name.partition("-")[0]
+
+
 def derived_values(trial_id: str, result: TrialResult | None) -> dict[str, Mapping[str, float]]:
     """The values of a trial's derived points, by their ids, as far as they may be on the front.
 

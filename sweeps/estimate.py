@@ -56,6 +56,7 @@ PREDICTION_BYTES = 200
 class Estimate:
     """Search trials and epochs of the whole sweep (all data sets), bytes on disk, seconds from launch to end.
 
+    ``confirmations`` are the fresh seeds at most; their epochs are in ``epochs``, their cost in the higher figures.
     ``cache_bytes`` are decoded images, pretrained features and what frozen beginnings hand on, ``run_bytes`` the rest,
     checkpoints included.
     """
@@ -66,11 +67,13 @@ class Estimate:
     run_bytes: int
     seconds_low: float
     seconds_high: float
+    confirmations: int = 0
 
     def lines(self) -> tuple[str, ...]:
         """For ``--dry-run``."""
+        fresh = f", and at most {self.confirmations} fresh seeds" if self.confirmations else ""
         return (
-            f"trials: {self.trials}",
+            f"trials: {self.trials}{fresh}",
             f"epochs: at most {self.epochs}",
             f"disk: about {_bytes_text(self.cache_bytes + self.run_bytes)}",
             f"time: {_time_text(self.seconds_low)} to {_time_text(self.seconds_high)} without a GPU",
@@ -96,12 +99,19 @@ def estimate(space: Space, n_images: Mapping[str, int], slots: int, *, parameter
     hours = math.inf if space.budget.hours is None else 3600.0 * space.budget.hours * len(space.data)
     return Estimate(
         trials=space.trial_count,
-        epochs=space.trial_count * space.budget.epochs,
+        epochs=len(space.data) * (_search_epochs(space) + space.confirm_runs * space.budget.epochs),
         cache_bytes=cache,
         run_bytes=SWEEP_BYTES + run + slots * parameters * PARAMETER_BYTES,
         seconds_low=START_SECONDS[0] + min(low * SPREAD[0], hours),
         seconds_high=START_SECONDS[1] + min(high * SPREAD[1], hours),
+        confirmations=space.confirm_runs * len(space.data),
     )
+
+
+def _search_epochs(space: Space) -> int:
+    """Epochs of one data set's search trials, at most."""
+    most = space.budget.trials * space.budget.epochs
+    return most if space.budget.train_epochs is None else min(most, space.budget.train_epochs)
 
 
 def _study_seconds(space: Space, images: int, slots: int, *, worst: bool) -> float:
@@ -112,7 +122,8 @@ def _study_seconds(space: Space, images: int, slots: int, *, worst: bool) -> flo
         [] if space.is_single_run else [_trial_seconds(space, m, backbones[0], images, worst=worst) for m in ANCHORS]
     )
     mean = sum(drawn) / len(drawn)
-    total = sum(anchors) + (space.budget.trials - len(anchors)) * mean
+    fresh = space.confirm_runs if worst else 0
+    total = sum(anchors) + (space.budget.trials - len(anchors) + fresh) * mean
     longest = max([*drawn, *anchors])
     parsed = [parse_method(method) for method in methods]
     by_view = any(one.penalty is not None or ADAPTERS[one.adapter].caches_prefix for one in parsed)
@@ -216,7 +227,8 @@ def _prefix_bytes(space: Space, images: int, side: float) -> int:
 def _run_bytes(space: Space, images: int) -> int:
     predictions = images * sum(_fractions(space)[1:]) * PREDICTION_BYTES
     points = len(WISE_ALPHAS) if _takes_lines(space) else 0
-    return round(space.budget.trials * (TRIAL_BYTES + predictions + points * (POINT_BYTES + predictions)))
+    runs = space.budget.trials + space.confirm_runs
+    return round(runs * (TRIAL_BYTES + predictions + points * (POINT_BYTES + predictions)))
 
 
 def _bytes_text(count: int) -> str:

@@ -12,7 +12,7 @@ _OWNED = frozenset(
     | {f"optim.{name}" for info in WRAPPERS.values() for name in info.settings}
 )
 """Keys of heads and optimiser wrappers, each read by some of them alone."""
-_UNREAD_BY_A_PROBE = ("optim.", "data.augment", "data.views", "checkpoint")
+UNREAD_BY_A_PROBE = ("optim.", "data.augment", "data.views", "checkpoint")
 """A linear probe is a converged fit on the images as they are, the same at every learning rate."""
 
 
@@ -24,7 +24,7 @@ def identity(config: TrialConfig) -> str:
     move the backbone not even the optimiser does.
     """
     read = _settings_read(config)
-    ignored = () if ADAPTERS[config.parsed_method.adapter].trains_backbone else _UNREAD_BY_A_PROBE
+    ignored = () if ADAPTERS[config.parsed_method.adapter].trains_backbone else UNREAD_BY_A_PROBE
 
     def counts(key: str) -> bool:
         of_a_part = key in _OWNED or key.startswith(("adapter.", "penalty."))

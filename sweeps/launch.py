@@ -65,6 +65,7 @@ def carry_out(given: Sequence[str], signals: Signals) -> int:
         tracking_uri=arguments.tracking_uri,
         address=arguments.address,
         report=arguments.report,
+        warm_start=arguments.warm_start,
     )
     from sweeps.session import run
 
@@ -85,6 +86,10 @@ def asked(arguments: Arguments) -> tuple[Space, str]:
     name = default_name(space.name, datetime.now()) if arguments.name is None else arguments.name
     if not arguments.dry_run:
         RunFolder.check_free(RUNS.resolve(), name)
+    if arguments.warm_start:
+        from sweeps.warm_start import earlier_sweeps
+
+        earlier_sweeps(space, arguments.warm_start, RUNS.resolve())
     return space, name
 
 

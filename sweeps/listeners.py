@@ -23,6 +23,8 @@ class Listeners:
         self._space, self._search, self._journal, self._writer = space, search, journal, writer
         self._view, self._disk = view, disk
         self._derived: dict[str, TrialRecord] = {}
+        self._front: list[str] = []
+        self._mean_volume: float | None = None
 
     def replay(self) -> None:
         """Tell MLflow what the journal holds already; what it has is not written twice."""
@@ -63,10 +65,13 @@ class Listeners:
             self._writer.set_reference(data, reference, ideal)
 
     def _tell_front(self) -> None:
-        self._writer.set_front([trial_id for data in self._space.data for trial_id in self._search.front(data)])
+        """Only a trial that has ended can change the front: between two of them, what is shown stays."""
+        self._front = [trial_id for data in self._space.data for trial_id in self._search.front(data)]
+        self._writer.set_front(self._front)
         ended = sum(record.status.terminal for record in self._journal.history.records.values())
-        volumes = {data: self._search.hypervolume(data) for data in self._space.data}
-        known = {self._curve(number): volume for number, volume in enumerate(volumes.values()) if volume is not None}
+        volumes = [self._search.hypervolume(data) for data in self._space.data]
+        known = {self._curve(number): volume for number, volume in enumerate(volumes) if volume is not None}
+        self._mean_volume = sum(known.values()) / len(known) if known else None
         if known:
             self._writer.sweep_values(ended, known)
 
@@ -83,7 +88,5 @@ class Listeners:
         return "curve/hypervolume" if len(self._space.data) == 1 else f"curve/hypervolume {number}"
 
     def _show(self) -> None:
-        front = [trial_id for data in self._space.data for trial_id in self._search.front(data)]
-        volumes = [v for v in (self._search.hypervolume(data) for data in self._space.data) if v is not None]
-        mean = sum(volumes) / len(volumes) if volumes else None
-        self._view.update([*self._journal.history.records.values(), *self._derived.values()], front, mean)
+        records = [*self._journal.history.records.values(), *self._derived.values()]
+        self._view.update(records, self._front, self._mean_volume)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,13 +20,17 @@ if TYPE_CHECKING:
 
 _LOOKED_AT = ("data", "backbone")
 
+Ground = tuple[str, str]
+"""What trials are measured on: the hash of the images, and that of the val images similarity is taken on."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Looked:
-    """What was found: images per data set (by SOURCE), and the parameters of the largest backbone."""
+    """What was found: images per data set (by SOURCE), parameters of the largest backbone, what is measured on."""
 
     n_images: Mapping[str, int]
     parameters: int
+    grounds: Mapping[str, frozenset[Ground]] = field(default_factory=dict)
 
 
 def preflight(space: Space, *, cache_dir: Path | None, say: Callable[[str], None]) -> Looked:
@@ -40,6 +44,7 @@ def preflight(space: Space, *, cache_dir: Path | None, say: Callable[[str], None
 
     workspace = Workspace(cache_dir=cache_dir)
     counts: dict[str, int] = {}
+    grounds: dict[str, frozenset[Ground]] = {}
     parameters = 0
     mistakes: list[Mistake] = []
     sources = set()
@@ -50,6 +55,8 @@ def preflight(space: Space, *, cache_dir: Path | None, say: Callable[[str], None
                 sources.add(config.data)
                 images = load_images(config.data, cache_dir=workspace.cache_dir, progress=_progress(data, say))
                 counts[data] = len(images.labels)
+                ground = (images.data_hash, images.probe_hash("val", config.data.probe_size))
+                grounds[data] = grounds.get(data, frozenset()) | {ground}
                 _check(config, images.train, images.val, images.test)
             asked = (config.backbone, config.data.image_size)
             if asked not in backbones:
@@ -62,7 +69,7 @@ def preflight(space: Space, *, cache_dir: Path | None, say: Callable[[str], None
     mistakes += [mistake for mistake in _refusals(space, found) if mistake not in mistakes]
     if mistakes:
         raise RequestError(*mistakes)
-    return Looked(n_images=counts, parameters=parameters)
+    return Looked(n_images=counts, parameters=parameters, grounds=grounds)
 
 
 def _configurations(space: Space) -> Iterator[tuple[str, TrialConfig]]:

@@ -4,33 +4,22 @@ Nothing survives from one proposal to the next: every draw builds its Optuna stu
 trials) and takes a new sampler seeded from (search.seed, data set, ordinal, try). So a sweep rebuilt from its journal
 proposes exactly what an uninterrupted one would have.
 
-The samplers by name:
-
-``auto``     A stratified start, then multi-objective TPE. The start lasts half the budget, or as many trials as there
-             are combinations of categorical choices when those fit into two thirds of it. It takes the combination
-             (then the values) tried least so far, ties in a seeded order, and numbers from a scrambled Halton sequence.
-``tpe``      Optuna's TPE alone, after a random start of a quarter of the budget (2 to 10 trials).
-``random``   Independent uniform draws.
-``nsga2``    NSGA-II with a population of a quarter of the budget (4 to 50). Generations are cut by ordinal. A trial in
-             which a condition switches a value off carries a random one as a silent gene, so that conditional ranges
-             take part in crossover.
-``qmc``      A scrambled Halton sequence over all searched keys.
-``grid``     Every point of a finite space once, in a seeded order (one too large to list is drawn from at random).
+What each sampler does stands in :mod:`sweeps.samplers`.
 """
 
 from __future__ import annotations
 
+import copy
 import itertools
-import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 import optuna
 from numpy.typing import NDArray
-from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.samplers import RandomSampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from scipy.stats import qmc
 
@@ -47,20 +36,27 @@ from sweeps.domains import (
     uniform,
     walk,
 )
+from sweeps.samplers import BLIND, EVIDENCE, GENETIC, IGNORE_PRUNED, ORDINAL, SAMPLERS, make_sampler, startup
 from sweeps.space import Choice, Domain, Space
 
-SAMPLERS: tuple[str, ...] = ("auto", "tpe", "random", "nsga2", "qmc", "grid")
 TRIES = 20
 """How often a proposal that was made before is drawn again."""
-_ENOUGH_FOR_TPE = 4
-_COMBINATIONS, _SEQUENCE, _GRID, _SILENT, _LEFT_OVER = range(1, 6)
+GP_TRIES = 2
+"""The same for the Gaussian process, of which a draw takes half a second."""
+_ENOUGH_TO_LEARN = 4
+_COMBINATIONS, _SEQUENCE, _GRID, _SILENT, _LEFT_OVER, _SILENT_EARLIER = range(1, 7)
 
-optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+STOPPED = "stopped"
+"""Name of the constraint that trials stopped early violate, for samplers that look at completed trials alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Past:
-    """One earlier proposal of the same data set. ``values`` (objectives, in order) only when it is COMPLETE."""
+    """One earlier proposal of the same data set.
+
+    ``values`` (objectives, in order) are its result when it is COMPLETE, what it had when it was stopped when PRUNED.
+    """
 
     params: Mapping[str, object]
     state: TrialState
@@ -69,17 +65,26 @@ class Past:
 
 
 class Proposer:
-    """Draws proposals for one data set of a space. Holds no state but what it may recompute."""
+    """Draws proposals for one data set of a space. Holds no state but what it may recompute.
 
-    def __init__(self, space: Space, data: str) -> None:
-        if space.search.sampler not in SAMPLERS:
-            raise ValueError(f"{space.search.sampler!r} is not a known sampler; allowed: {', '.join(SAMPLERS)}")
+    ``stream`` tells it apart from the other studies of the same seed. ``evidence`` are completed trials of earlier
+    sweeps, from which samplers learn as from their own.
+    """
+
+    def __init__(self, space: Space, data: str, *, stream: Sequence[int] = (), evidence: Sequence[Past] = ()) -> None:
+        self._sampler = space.search.sampler
+        if self._sampler not in SAMPLERS:
+            raise ValueError(f"{self._sampler!r} is not a known sampler; allowed: {', '.join(SAMPLERS)}")
         self._space = space
         self._data = data
-        self._data_index = space.data.index(data)
+        self._stream = tuple(stream) or (space.data.index(data),)
         self._combinations = enumerate_points(space, data, listed)
         self._points = enumerate_points(space, data, all_values)
         self._frozen: dict[int, FrozenTrial] = {}
+        within = [self._freeze(number, entry, earlier=True) for number, entry in enumerate(evidence)]
+        self._evidence = [frozen for frozen in within if frozen is not None]
+        if self._sampler == "auto" and self._points is not None and len(self._points) <= space.budget.trials:
+            self._sampler = "grid"
 
     def draw(self, ordinal: int, past: Sequence[Past], is_new: Callable[[Params], bool]) -> Params | None:
         """The params of proposal ``ordinal``, or None when nothing new is left in a finite space.
@@ -88,7 +93,7 @@ class Proposer:
         drawn as in the stratified start (TPE can be sure of a linear probe, which is the same run whatever else it
         says). After that a finite space yields a point not tried yet; an infinite one accepts the duplicate.
         """
-        if self._space.search.sampler == "grid" and self._points is not None:
+        if self._sampler == "grid" and self._points is not None:
             order = self._rng(_GRID).permutation(len(self._points))
             return next((self._points[i] for i in order if is_new(self._points[i])), None)
         candidate: Params = {}
@@ -106,64 +111,56 @@ class Proposer:
         study = optuna.create_study(
             directions=[objective.direction for objective in self._space.objectives], sampler=RandomSampler(seed=0)
         )
+        for frozen in self._evidence:
+            study.add_trial(frozen)
         for number, entry in enumerate(past):
-            frozen = self._frozen.get(number) or self._freeze(number, entry)
-            if frozen is not None:
-                study.add_trial(frozen)
+            found = self._frozen.get(number) or self._freeze(number, entry)
+            if found is not None:
+                study.add_trial(found)
         return study
 
     def startup(self) -> int:
-        """How many proposals (anchors included) the stratified start of ``auto`` lasts."""
-        trials = self._space.budget.trials
-        half = math.ceil(trials / 2)
-        if self._combinations is not None and len(self._combinations) <= 2 * trials / 3:
-            return max(half, len(self._combinations))
-        return half
+        """How many proposals (anchors included) are made before results are looked at; 0 when they never are."""
+        combinations = None if self._combinations is None else len(self._combinations)
+        return max(0, startup(self._sampler, self._space.budget.trials, combinations) - len(self._evidence))
 
     def _seed(self, ordinal: int, attempt: int) -> int:
         """The seed of one draw's sampler."""
-        sequence = np.random.SeedSequence([self._space.search.seed, self._data_index, ordinal, attempt])
+        sequence = np.random.SeedSequence([self._space.search.seed, *self._stream, ordinal, attempt])
         return int(sequence.generate_state(1)[0])
 
     def _rng(self, purpose: int, *entropy: int) -> np.random.Generator:
         """A generator for everything Optuna does not draw, apart from all of the above."""
-        sequence = np.random.SeedSequence([self._space.search.seed, self._data_index, *entropy], spawn_key=(purpose,))
+        sequence = np.random.SeedSequence([self._space.search.seed, *self._stream, *entropy], spawn_key=(purpose,))
         return np.random.default_rng(sequence)
 
     def _candidates(self, ordinal: int, past: Sequence[Past]) -> Iterator[Params]:
-        sampler = self._space.search.sampler
-        informative = sum(entry.state in (TrialState.COMPLETE, TrialState.PRUNED) for entry in past)
-        if sampler == "qmc":
+        informative = len(self._evidence)
+        informative += sum(entry.state in (TrialState.COMPLETE, TrialState.PRUNED) for entry in past)
+        starting = ordinal < self.startup() or informative < _ENOUGH_TO_LEARN
+        if self._sampler == "qmc":
             for attempt in range(TRIES + 1):
                 yield self._quasirandom(ordinal, attempt)
-        elif sampler == "auto" and (ordinal < self.startup() or informative < _ENOUGH_FOR_TPE):
+        elif self._sampler in ("auto", "gp") and starting:
             for attempt in range(TRIES + 1):
                 yield self._stratified(ordinal, attempt, past)
         else:
             yield from self._sampled(ordinal, past)
 
     def _sampled(self, ordinal: int, past: Sequence[Past]) -> Iterator[Params]:
-        blind = self._space.search.sampler in ("random", "grid")
-        study = self.study([] if blind else past)
-        for attempt in range(TRIES + 1):
-            study.sampler = self._sampler(self._seed(ordinal, attempt), ordinal)
+        study = self.study([] if self._sampler in BLIND else past)
+        for attempt in range((GP_TRIES if self._sampler == "gp" else TRIES) + 1):
+            study.sampler = make_sampler(
+                self._sampler,
+                seed=self._seed(ordinal, attempt),
+                trials=self._space.budget.trials,
+                ordinal=ordinal,
+                objectives=len(self._space.objectives),
+                evidence=bool(self._evidence),
+            )
             trial = study.ask()
             yield walk(self._space, self._data, partial(suggest, trial))
             study.tell(trial, state=TrialState.FAIL)  # otherwise the rejected draw would count as pending
-
-    def _sampler(self, seed: int, ordinal: int) -> BaseSampler:
-        trials = self._space.budget.trials
-        match self._space.search.sampler:
-            case "random" | "grid":
-                return RandomSampler(seed=seed)
-            case "nsga2":
-                return _Generations(population_size=population(trials), seed=seed, ordinal=ordinal)
-            case "tpe":
-                return TPESampler(
-                    seed=seed, n_startup_trials=max(2, min(10, trials // 4)), multivariate=False, constant_liar=True
-                )
-            case _:
-                return TPESampler(seed=seed, n_startup_trials=0, multivariate=False, constant_liar=True)
 
     def _stratified(self, ordinal: int, attempt: int, past: Sequence[Past]) -> Params:
         if self._combinations is None:
@@ -202,46 +199,53 @@ class Proposer:
         sequence.fast_forward(index)
         return dict(zip(keys, sequence.random(1)[0].tolist(), strict=True))
 
-    def _freeze(self, number: int, entry: Past) -> FrozenTrial | None:
+    def _freeze(self, number: int, entry: Past, *, earlier: bool = False) -> FrozenTrial | None:
+        """A trial (of an ``earlier`` sweep) as Optuna sees it; None when it lies outside the space."""
         encoded = encode(self._space, self._data, entry.params)
         if encoded is None:
             return None
-        if self._space.search.sampler == "nsga2":
-            rng = self._rng(_SILENT, number)
+        if self._sampler in GENETIC:
+            rng = self._rng(_SILENT_EARLIER if earlier else _SILENT, number)
             for name, distribution in silent_genes(self._space).items():
                 encoded.setdefault(name, (uniform(distribution, rng.random()), distribution))
+        told = stand_in(entry, self._sampler) if self._space.search.stopping != "none" else entry
+        complete = told.state is TrialState.COMPLETE
         frozen = create_trial(
-            state=entry.state,
-            values=None if entry.values is None else list(entry.values),
+            state=told.state,
+            values=list(told.values) if complete and told.values is not None else None,
             params={name: value for name, (value, _) in encoded.items()},
             distributions={name: distribution for name, (_, distribution) in encoded.items()},
-            constraints=None if entry.violations is None else dict(entry.violations),
-            user_attrs={"ordinal": number},
+            constraints=dict(told.violations) if complete and told.violations is not None else None,
+            user_attrs={ORDINAL: EVIDENCE if earlier else number},
         )
-        if entry.state.is_finished():
-            self._frozen[number] = frozen
+        if told.state.is_finished():
+            frozen.__class__ = _Settled
+            if not earlier:
+                self._frozen[number] = frozen
         return frozen
 
 
-class _Generations(NSGAIISampler):
-    """NSGA-II whose generations are cut by ordinal, so that they can be told from the history alone."""
+class _Settled(FrozenTrial):
+    """A trial that has ended: a copy of it may share its parts. (Optuna copies it whole, each time it is added.)"""
 
-    def __init__(self, *, population_size: int, seed: int, ordinal: int) -> None:
-        super().__init__(population_size=population_size, seed=seed)
-        self._size = population_size
-        self._ordinal = ordinal
-
-    def get_trial_generation(self, study: optuna.Study, trial: FrozenTrial) -> int:
-        return int(trial.user_attrs.get("ordinal", self._ordinal)) // self._size
-
-    def get_population(self, study: optuna.Study, generation: int) -> list[FrozenTrial]:
-        complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        return [trial for trial in complete if self.get_trial_generation(study, trial) == generation]
+    def __deepcopy__(self, memo: dict[int, object]) -> FrozenTrial:
+        return copy.copy(self)
 
 
-def population(trials: int) -> int:
-    """NSGA-II's population for a budget: a quarter of it, 4 to 50."""
-    return max(4, min(50, trials // 4))
+def stand_in(entry: Past, sampler: str) -> Past:
+    """What a sampler is told of trials in a search that stops some of them early.
+
+    TPE with several objectives puts a pruned trial, as it is, among those to keep away from. NSGA and the Gaussian
+    process look at completed trials alone: to them a stopped one has completed with the values it had, and violates a
+    constraint of its own, ``stopped`` (1 for it, 0 for the rest). It loses every comparison, and its values, which are
+    not those of a full training (similarity is too high, accuracy too low), are never taken for a good result.
+    """
+    if sampler not in IGNORE_PRUNED or entry.state not in (TrialState.COMPLETE, TrialState.PRUNED):
+        return entry
+    if entry.values is None:
+        return replace(entry, state=TrialState.FAIL)
+    stopped = float(entry.state is TrialState.PRUNED)
+    return replace(entry, state=TrialState.COMPLETE, violations={**(entry.violations or {}), STOPPED: stopped})
 
 
 def _least_tried(combinations: Sequence[Params], past: Sequence[Past], order: NDArray[np.int64]) -> list[Params]:

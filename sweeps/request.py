@@ -10,7 +10,10 @@ from sweeps.space import Space
 
 @dataclass(frozen=True, kw_only=True)
 class Launch:
-    """What is to be run: a validated space, and where. ``resume`` says that ``runs_dir/name`` is to be continued."""
+    """What is to be run: a validated space, and where. ``resume`` says that ``runs_dir/name`` is to be continued.
+
+    ``warm_start`` names earlier sweeps in ``runs_dir``.
+    """
 
     space: Space
     name: str
@@ -21,3 +24,4 @@ class Launch:
     address: str | None = None
     cache_dir: Path | None = None
     report: bool = True
+    warm_start: tuple[str, ...] = ()

@@ -1,93 +1,80 @@
 """The search, without an engine: ask for a trial, report its epochs, tell what became of it.
 
 Ray drives it in a sweep, a loop drives it in simulations. One independent study per data set; proposals alternate over
-the data sets. What is proposed when is described in :mod:`sweeps.proposals`; it depends on the space, ``search.seed``
-and the history alone, so ``restore`` needs nothing but the journal's records.
+the data sets.
+
+study         what was proposed on a data set, how it ended, when it is enough     sweeps/study.py
+proposals     how the next point is drawn                                          sweeps/proposals.py, samplers.py
+balance       the same number of points for each method                            sweeps/balance.py
+stopping      which trials need not be trained to the end                          sweeps/stopping.py
+confirmation  which points of the front were luck                                  sweeps/confirmation.py
+judgement     feasibility, fronts, hypervolume                                     sweeps/judgement.py
+
+A proposal depends on the space, ``search.seed`` and the history alone, so ``restore`` needs nothing but the journal's
+records.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 
 import optuna
-from optuna.trial import TrialState
 
-from repsim.config import TrialConfig
-from repsim.front import dominates, hypervolume, nondominated
-from repsim.records import METRICS, Direction, Stage, Status
-from sweeps.derived import derived_values
-from sweeps.domains import Params
-from sweeps.identity import identity
-from sweeps.proposals import Past, Proposer
+from repsim.records import Stage, Status
+from sweeps.confirmation import Plan
+from sweeps.judgement import Judgement, Outcome
 from sweeps.space import Space
+from sweeps.study import Evidence, Study
 from sweeps.trial import Trial, TrialRecord
 
-ANCHORS = 2
-"""Every sweep's first trials per data set: ``linear_probe`` and ``full`` at default settings."""
-MARGIN = 0.05
-_BOUNDED_UNITS = ("fraction", "")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """How a trial ended. ``values`` are its metrics when it completed; ``reason`` says why it did not.
-
-    ``derived`` are the values of its derived points by their ids: candidates for the front, never told to the sampler.
-    """
-
-    status: Status
-    values: Mapping[str, float] | None = None
-    reason: str = ""
-    derived: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-
-
-@dataclass
-class _Study:
-    """One data set's part of the search: its proposals in order, and how each ended (None while it runs)."""
-
-    data: str
-    proposer: Proposer
-    trials: list[Trial] = field(default_factory=list)
-    outcomes: dict[str, Outcome] = field(default_factory=dict)
-    identities: set[str] = field(default_factory=set)
-    exhausted: bool = False
+__all__ = ["Evidence", "Outcome", "Search"]
 
 
 class Search:
-    """Ask and tell over a space; counts the budget, judges outcomes, knows the front."""
+    """Ask and tell over a space; counts the budget, judges outcomes, knows the front.
 
-    def __init__(self, space: Space) -> None:
+    ``evidence`` are trials of earlier sweeps: samplers learn from them, nothing else does.
+    """
+
+    def __init__(self, space: Space, evidence: Sequence[Evidence] = ()) -> None:
         self._space = space
-        self._studies = {data: _Study(data, Proposer(space, data)) for data in space.data}
+        self._judgement = Judgement(objectives=space.objectives, constraints=space.constraints)
+        self._studies = {data: Study(space, data, self._judgement, evidence) for data in space.data}
         self._next = 0
-        self._closed = False
+        self._closed = ""
 
     # proposals
 
     def ask(self) -> Trial | None:
-        """The next proposal; None when every budget is spent, the space is exhausted, or ``close`` was called."""
-        while not self._closed:
-            studies = [study for study in self._studies.values() if self._open(study)]
-            if not studies:
-                return None
-            study = min(studies, key=lambda candidate: len(candidate.trials))
-            trial = self._propose(study)
+        """The next trial: of the search, and once that is over, fresh seeds to confirm its front.
+
+        None when there is none now. While trials are running there may be one later (``exhausted`` says); when none is,
+        it is over: every budget is spent, the space is exhausted, or ``close`` was called.
+        """
+        if self._closed:
+            return None
+        open_studies = [study for study in self._studies.values() if not study.ended_by]
+        for study in sorted(open_studies, key=lambda candidate: len(candidate.trials)):
+            trial = study.propose(self._next_id)
             if trial is not None:
-                self._add(study, trial)
-                return trial
-            study.exhausted = True
+                return self._add(study, trial)
+        for study in sorted(self._over(), key=lambda candidate: len(candidate.confirmations)):
+            trial = study.confirm(self._next_id)
+            if trial is not None:
+                return self._add(study, trial)
         return None
 
-    def close(self) -> None:
+    def close(self, why: str = "interrupted") -> None:
         """Propose nothing more (interrupted, or out of hours); trials under way may still be told."""
-        self._closed = True
+        self._closed = self._closed or why
 
     def report(self, trial: Trial, epoch: int, values: Mapping[str, float]) -> bool:
-        """Whether the trial goes on after ``epoch``; always, while the only rule is ``stopping: none``."""
-        self._known(trial)
-        return True
+        """Whether the trial goes on after ``epoch`` (from 1), whose metrics these are."""
+        return self._known(trial).report(trial, epoch, values)
+
+    def reason(self, trial: Trial) -> str:
+        """Why ``report`` said that the trial should stop; empty when it did not."""
+        return self._known(trial).reason(trial)
 
     def tell(self, trial: Trial, outcome: Outcome) -> Outcome:
         """Take a terminal outcome; returns it as judged.
@@ -97,26 +84,15 @@ class Search:
         was told before, or a status that is not terminal.
         """
         study = self._known(trial)
-        if trial.trial_id in study.outcomes:
-            raise ValueError(f"trial {trial.trial_id} has ended before")
         if not outcome.status.terminal:
             raise ValueError(f"{outcome.status.value} is not how a trial ends")
         judged = self.judge(outcome)
-        study.outcomes[trial.trial_id] = judged
+        study.end(trial, judged)
         return judged
 
     def judge(self, outcome: Outcome) -> Outcome:
         """The outcome ``tell`` would return, without taking it."""
-        if outcome.status is not Status.COMPLETED:
-            return outcome
-        values = outcome.values or {}
-        problems = [f"{metric} is missing" for metric in self._needed() if values.get(metric) is None]
-        problems += [
-            f"{metric} is {value}" for metric, value in values.items() if value is not None and not _finite(value)
-        ]
-        if not problems:
-            return outcome
-        return replace(outcome, status=Status.FAILED, reason="no usable result: " + ", ".join(problems))
+        return self._judgement.judge(outcome)
 
     def restore(self, records: Sequence[TrialRecord]) -> None:
         """Take over the journal's records, in proposal order: terminal ones are told, the others count as running.
@@ -126,237 +102,140 @@ class Search:
         """
         if self._next:
             raise ValueError("a search can only be restored before its first proposal")
+        known = [record for record in records if record.trial.stage is not Stage.DERIVED]
         for record in records:
-            trial = record.trial
-            self._next = max(self._next, int(trial.trial_id.removeprefix("t")) + 1)
-            if trial.stage is not Stage.SEARCH:
-                continue
-            if trial.data not in self._studies:
-                raise ValueError(f"trial {trial.trial_id} is on {trial.data!r}, which is not in the space")
-            study = self._studies[trial.data]
-            if trial.number != len(study.trials):
-                raise ValueError(f"trial {trial.trial_id} has number {trial.number}, {len(study.trials)} is the next")
-            self._add(study, trial)
+            self._next = max(self._next, _ordinal(record.trial) + 1)
+        for record in known:
+            if record.trial.data not in self._studies:
+                raise ValueError(f"trial {record.trial.trial_id} is on {record.trial.data!r}, not in the space")
+            self._add(self._studies[record.trial.data], record.trial)
+            for epoch in record.epochs:
+                self._studies[record.trial.data].observe(record.trial, epoch.epoch, epoch.values)
+        for record in sorted(known, key=lambda record: record.ended or ""):
             if record.status.terminal:
-                values = None if record.result is None else record.result.values
-                derived = derived_values(trial.trial_id, record.result)
-                self.tell(trial, Outcome(status=record.status, values=values, reason=record.reason, derived=derived))
+                self.tell(record.trial, outcome_of(record))
 
     # state
 
     @property
     def finished(self) -> bool:
         """Nothing is left to propose, and nothing proposed is unfinished."""
-        return not self.outstanding and (self._closed or not any(map(self._open, self._studies.values())))
+        return not self.outstanding and self.exhausted
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether ``ask`` will never give anything again, whatever becomes of the trials under way.
+
+        A search that has not been asked since its last change may not know yet.
+        """
+        if self._closed:
+            return True
+        if not all(study.ended_by for study in self._studies.values()):
+            return False
+        if self._space.confirm_seeds == 0 or self._space.is_single_run:
+            return True
+        return not self.outstanding and all(study.confirmed for study in self._studies.values())
 
     @property
     def outstanding(self) -> list[Trial]:
         """Proposed and not told, in proposal order."""
-        trials = [t for study in self._studies.values() for t in study.trials if t.trial_id not in study.outcomes]
-        return sorted(trials, key=lambda trial: int(trial.trial_id.removeprefix("t")))
+        return sorted((t for study in self._studies.values() for t in study.outstanding), key=_ordinal)
 
     @property
     def counts(self) -> dict[Status, int]:
         """Search trials by state: running (proposed and not told), completed, pruned, failed."""
-        ended = [outcome.status for study in self._studies.values() for outcome in study.outcomes.values()]
+        trials = [(study, trial) for study in self._studies.values() for trial in study.trials]
+        ended = [study.outcomes[t.trial_id].status for study, t in trials if t.trial_id in study.outcomes]
         found = {status: ended.count(status) for status in (Status.COMPLETED, Status.PRUNED, Status.FAILED)}
-        return {Status.RUNNING: len(self.outstanding), **found}
+        return {Status.RUNNING: len(trials) - len(ended), **found}
 
     @property
     def total(self) -> int:
-        """Search trials there will be over all data sets; fewer than the budgets once a space is exhausted."""
-        spent = self._closed
-        return sum(
-            len(study.trials) if spent or study.exhausted else self._budget() for study in self._studies.values()
-        )
+        """Search trials there will be over all data sets; fewer than the budgets once something else has ended it."""
+        most = 1 if self._space.is_single_run else self._space.budget.trials
+        return sum(len(s.trials) if self._closed or s.ended_by else most for s in self._studies.values())
+
+    @property
+    def startup(self) -> int:
+        """How many proposals are made before any result is looked at, over all data sets; 0 when none ever is."""
+        return sum(study.startup for study in self._studies.values())
+
+    def ended_by(self, data: str) -> str:
+        """What ended the search on a data set, such as ``budget.trials``; empty while it goes on."""
+        return self._studies[data].ended_by or self._closed
+
+    def confirmation(self, data: str) -> Plan:
+        """How far the confirmation is, and in words why it ended."""
+        return self._studies[data].plan
 
     def study(self, data: str) -> optuna.Study:
         """The data set's history as an Optuna study in memory (for inspection; changing it changes nothing)."""
-        study = self._studies[data]
-        return study.proposer.study(self._past(study))
+        return self._studies[data].optuna_study()
 
     # judgement
 
     def feasible(self, values: Mapping[str, float]) -> bool:
         """Whether every constraint holds; a constrained metric that is missing or not finite does not."""
-        return all(
-            _finite(values.get(constraint.metric)) and constraint.violation(values[constraint.metric]) <= 0
-            for constraint in self._space.constraints
-        )
+        return self._judgement.feasible(values)
 
     def front(self, data: str) -> list[str]:
         """Ids of the completed, feasible search trials and derived points that no other dominates, in proposal order.
 
         A trial's derived points follow it.
         """
-        candidates = self._candidates(data)
-        keep = nondominated([point for _, point in candidates], self._directions())
-        return [trial_id for (trial_id, _), kept in zip(candidates, keep, strict=True) if kept]
+        return self._judgement.front(self._studies[data].candidates())
 
     def reference(self, data: str) -> dict[str, float] | None:
-        """The hypervolume's reference point by metric, once both anchors completed; None before, or when one failed.
-
-        Maximised metrics: the worse anchor minus 5 % of the anchors' range; minimised: 1.05 x the worse anchor. Where
-        that is no margin at all (anchors equal, or at zero), the margin is 5 % of the larger of |value| and 1.
-        """
-        study = self._studies[data]
-        anchors = [study.outcomes.get(trial.trial_id) for trial in study.trials if trial.anchor]
-        values = [a.values for a in anchors if a is not None and a.status is Status.COMPLETED and a.values is not None]
-        if len(values) < ANCHORS:
-            return None
-        return {
-            objective.metric: _reference([value[objective.metric] for value in values], objective.direction)
-            for objective in self._space.objectives
-        }
+        """The hypervolume's reference point by metric, once both anchors completed; None before, or when one failed."""
+        return self._studies[data].reference()
 
     def ideal(self, data: str) -> dict[str, float] | None:
-        """The other corner of the hypervolume's box; None while there is no reference.
-
-        1 for maximised metrics that are fractions or similarities, 0 for minimised ones. Where that does not better the
-        reference (unbounded metrics such as images_per_second): the reference, bettered by the larger of |value| and 1.
-        """
+        """The other corner of the hypervolume's box; None while there is no reference."""
         reference = self.reference(data)
-        if reference is None:
-            return None
-        return {
-            objective.metric: _ideal(objective.metric, reference[objective.metric], objective.direction)
-            for objective in self._space.objectives
-        }
+        return None if reference is None else self._judgement.ideal(reference)
 
     def hypervolume(self, data: str) -> float | None:
         """Share of the box from reference to ideal that the feasible completed trials dominate; None without a box."""
-        reference, ideal = self.reference(data), self.ideal(data)
-        if reference is None or ideal is None:
+        reference = self.reference(data)
+        if reference is None:
             return None
-        points = [point for _, point in self._candidates(data)]
-        return hypervolume(points, list(reference.values()), list(ideal.values()), self._directions())
+        return self._judgement.hypervolume(self._studies[data].candidates(), reference)
 
     def hypervolume_history(self, data: str, ended: Sequence[str]) -> list[float | None]:
         """The hypervolume after each of these trials (of any data set) had ended, in this order; None before a box."""
-        reference, ideal = self.reference(data), self.ideal(data)
-        if reference is None or ideal is None:
+        study, reference = self._studies[data], self.reference(data)
+        if reference is None:
             return [None] * len(ended)
-        waiting = {trial.trial_id for trial in self._studies[data].trials if trial.anchor}
-        directions = self._directions()
-        candidates: dict[str, list[tuple[float, ...]]] = {}
-        for candidate, values in self._candidates(data):
-            candidates.setdefault(candidate.partition("-")[0], []).append(values)  # a derived point: with its trial
-        front: list[tuple[float, ...]] = []  # only it has a volume, and only a new member changes that
-        volume = 0.0
-        found: list[float | None] = []
-        for trial_id in ended:
-            waiting.discard(trial_id)
-            for point in candidates.get(trial_id, ()):
-                if not any(dominates(other, point, directions) for other in front):
-                    front = [other for other in front if not dominates(point, other, directions)] + [point]
-                    volume = hypervolume(front, list(reference.values()), list(ideal.values()), directions)
-            found.append(None if waiting else volume)
-        return found
+        return self._judgement.hypervolumes(study.candidates(), reference, set(study.anchors()), ended)
 
     # internals
 
-    def _budget(self) -> int:
-        return 1 if self._space.is_single_run else self._space.budget.trials
+    @property
+    def _next_id(self) -> str:
+        return f"t{self._next:04d}"
 
-    def _open(self, study: _Study) -> bool:
-        return not study.exhausted and len(study.trials) < self._budget()
+    def _over(self) -> list[Study]:
+        """Studies whose search has ended, with all its trials: they may be confirmed."""
+        return [s for s in self._studies.values() if s.ended_by and all(t.trial_id in s.outcomes for t in s.trials)]
 
-    def _known(self, trial: Trial) -> _Study:
+    def _known(self, trial: Trial) -> Study:
         study = self._studies.get(trial.data)
-        if study is None or trial.number >= len(study.trials) or study.trials[trial.number].trial_id != trial.trial_id:
+        if study is None or not study.knows(trial):
             raise ValueError(f"trial {trial.trial_id} was not proposed by this search")
         return study
 
-    def _propose(self, study: _Study) -> Trial | None:
-        number = len(study.trials)
-        anchors = () if self._space.is_single_run else self._space.anchors(study.data)
-        params: Mapping[str, object] | None
-        if number < len(anchors):
-            params = anchors[number]
-        elif self._space.is_single_run:
-            params = {}
-        else:
-            params = study.proposer.draw(number, self._past(study), lambda found: self._is_new(study, found))
-        if params is None:
-            return None
-        return Trial(
-            trial_id=f"t{self._next:04d}",
-            number=number,
-            data=study.data,
-            stage=Stage.SEARCH,
-            params=dict(params),
-            config=self._config(study, params),
-            anchor=number < len(anchors),
-        )
-
-    def _config(self, study: _Study, params: Mapping[str, object]) -> TrialConfig:
-        return self._space.config(params, data=study.data, seed=self._space.search.seed)
-
-    def _is_new(self, study: _Study, params: Params) -> bool:
-        return identity(self._config(study, params)) not in study.identities
-
-    def _add(self, study: _Study, trial: Trial) -> None:
-        study.trials.append(trial)
-        study.identities.add(identity(trial.config))
-        self._next = max(self._next, int(trial.trial_id.removeprefix("t")) + 1)
-
-    def _past(self, study: _Study) -> list[Past]:
-        return [self._as_past(trial, study.outcomes.get(trial.trial_id)) for trial in study.trials]
-
-    def _as_past(self, trial: Trial, outcome: Outcome | None) -> Past:
-        if outcome is None:
-            return Past(params=trial.params, state=TrialState.RUNNING)
-        if outcome.status is not Status.COMPLETED or outcome.values is None:
-            state = TrialState.PRUNED if outcome.status is Status.PRUNED else TrialState.FAIL
-            return Past(params=trial.params, state=state)
-        values = outcome.values
-        return Past(
-            params=trial.params,
-            state=TrialState.COMPLETE,
-            values=tuple(float(values[objective.metric]) for objective in self._space.objectives),
-            violations={
-                f"{constraint.metric} {constraint.sense} {constraint.bound:g}": constraint.violation(
-                    values[constraint.metric]
-                )
-                for constraint in self._space.constraints
-            },
-        )
-
-    def _candidates(self, data: str) -> list[tuple[str, tuple[float, ...]]]:
-        study = self._studies[data]
-        found = []
-        for trial in study.trials:
-            outcome = study.outcomes.get(trial.trial_id)
-            if outcome is None or outcome.status is not Status.COMPLETED or outcome.values is None:
-                continue
-            for found_id, values in {trial.trial_id: outcome.values, **outcome.derived}.items():
-                if self.feasible(values):
-                    found.append((found_id, tuple(values[o.metric] for o in self._space.objectives)))
-        return found
-
-    def _needed(self) -> list[str]:
-        metrics = [objective.metric for objective in self._space.objectives]
-        return list(dict.fromkeys([*metrics, *(constraint.metric for constraint in self._space.constraints)]))
-
-    def _directions(self) -> list[Direction]:
-        return [objective.direction for objective in self._space.objectives]
+    def _add(self, study: Study, trial: Trial) -> Trial:
+        study.add(trial)
+        self._next = max(self._next, _ordinal(trial) + 1)
+        return trial
 
 
-def _finite(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def outcome_of(record: TrialRecord) -> Outcome:
+    """How the journal says that a trial ended."""
+    if record.status is Status.COMPLETED and record.result is not None:
+        return Outcome.completed(record.trial.trial_id, record.result)
+    return Outcome(status=record.status, reason=record.reason)
 
 
-def _reference(values: Sequence[float], direction: Direction) -> float:
-    low, high = min(values), max(values)
-    margin = MARGIN * (high - low if direction == "maximize" else high)
-    if margin <= 0:
-        margin = MARGIN * max(abs(low), abs(high), 1.0)
-    return low - margin if direction == "maximize" else high + margin
-
-
-def _ideal(metric: str, reference: float, direction: Direction) -> float:
-    if direction == "minimize":
-        return 0.0 if reference > 0 else reference - max(abs(reference), 1.0)
-    if METRICS[metric].unit in _BOUNDED_UNITS and reference < 1.0:
-        return 1.0
-    return reference + max(abs(reference), 1.0)
+def _ordinal(trial: Trial) -> int:
+    return int(trial.trial_id.removeprefix("t"))

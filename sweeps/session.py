@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
@@ -16,6 +16,7 @@ import yaml
 from repsim.errors import Mistake, RequestError, one_line
 from repsim.records import Status
 from sweeps.conductor import Sweep
+from sweeps.confirmation import End
 from sweeps.disk import Disk
 from sweeps.engine import EngineLost, cluster, drive
 from sweeps.estimate import PARAMETER_BYTES, estimate
@@ -28,8 +29,11 @@ from sweeps.request import Launch
 from sweeps.run_folder import RunFolder
 from sweeps.search import Search
 from sweeps.signals import INTERRUPTED, Interrupted, Signals
-from sweeps.slots import choose_slots, visible_gpus
+from sweeps.slots import Slots, choose_slots, visible_gpus
+from sweeps.space import Space
+from sweeps.study import Evidence
 from sweeps.tracking import SweepWriter, resolve_tracking_uri
+from sweeps.warm_start import earlier_sweeps, from_header, gather, to_header
 
 DONE, GAVE_UP = 0, 1
 MAX_RESTARTS = 3
@@ -52,6 +56,8 @@ def run(launch: Launch, signals: Signals) -> int:
     _check_gpus(launch)
     looked = preflight(launch.space, cache_dir=launch.cache_dir, say=_say)
     _check_disk(launch, looked)
+    earlier = {} if launch.resume else earlier_sweeps(launch.space, launch.warm_start, launch.runs_dir)
+    evidence = gather(launch.space, earlier, looked.grounds, _say)
     writer = SweepWriter(
         uri=uri,
         space=launch.space,
@@ -63,7 +69,7 @@ def run(launch: Launch, signals: Signals) -> int:
     )
     writer.check()
     try:
-        with _journal(launch, signals) as journal:
+        with _journal(launch, signals, evidence) as journal:
             signals.last_words = f"interrupted; go on with: {folder.resume_command}"
             return _guarded(launch, looked, signals, uri, writer, folder, journal)
     except (Interrupted, KeyboardInterrupt):
@@ -163,9 +169,10 @@ def _search(
     launch: Launch, looked: Looked, signals: Signals, folder: RunFolder, journal: Journal, writer: SweepWriter
 ) -> str | None:
     """Propose and run until the budget is spent; returns why the sweep gave up, if it did."""
-    search = Search(launch.space)
+    search = Search(launch.space, from_header(journal.history.header))
     search.restore(list(journal.history.records.values()))
     slots = choose_slots(launch.space)
+    _warn_of_parallel(search, slots)
     view = LiveView(launch.space, search.total, sys.stdout)
     checkpoint = looked.parameters * PARAMETER_BYTES
     disk = Disk(folder.root, reserve=_CHECKPOINTS_FREE * checkpoint, say=view.note, check=signals.check)
@@ -194,10 +201,33 @@ def _search(
         return sweep.gave_up
     finally:
         view.close()
+        _say_how_it_ended(launch.space, search)
+
+
+def _warn_of_parallel(search: Search, slots: Slots) -> None:
+    """Trials that start together cannot learn from each other."""
+    if 0 < search.startup < 2 * slots.parallel:
+        fewer = max(1, search.startup // 2)
+        _say(
+            f"{slots.parallel} trials at a time are many where the first {search.startup} are drawn without looking at "
+            f"results: few will be there to learn from (--parallel {fewer}, or a larger --trials)"
+        )
+
+
+def _say_how_it_ended(space: Space, search: Search) -> None:
+    """What ended the search, and how far its front was confirmed; silent while it goes on."""
+    for data in space.data:
+        why = search.ended_by(data)
+        on = f" on {data}" if len(space.data) > 1 else ""
+        if why and not space.is_single_run:
+            _say(f"the search{on} ended: {why}")
+            plan = search.confirmation(data)
+            if space.confirm_seeds > 0 and plan.end is not End.NOT_YET:
+                _say(f"the confirmation{on} ended: {plan.end.value} ({plan.reason})")
 
 
 @contextmanager
-def _journal(launch: Launch, signals: Signals) -> Iterator[Journal]:
+def _journal(launch: Launch, signals: Signals, evidence: Sequence[Evidence]) -> Iterator[Journal]:
     """The sweep's journal, made together with its folder (whole, or not at all) or continued; closed afterwards."""
     if launch.resume:
         folder = RunFolder.open_existing(launch.runs_dir, launch.name)
@@ -210,6 +240,7 @@ def _journal(launch: Launch, signals: Signals) -> Iterator[Journal]:
             "seed": launch.space.search.seed,
             "command": launch.command,
             "provenance": provenance(),
+            **({"evidence": to_header(evidence)} if evidence else {}),
         }
         with signals.noted():
             files = {"space.yaml": text.encode(), "journal.jsonl": first_line(header)}

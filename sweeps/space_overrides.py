@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from repsim.errors import nearest, one_line
 from sweeps.space_domains import searchable_keys
 from sweeps.space_notes import Notes
-from sweeps.space_rules import SECTIONS, TOP_KEYS
+from sweeps.space_rules import TOP_KEYS
+from sweeps.space_settings import SECTIONS
 from sweeps.space_types import STRENGTH_KEYS
 from sweeps.space_yaml import parse_yaml
 

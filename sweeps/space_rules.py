@@ -11,46 +11,27 @@ from repsim.config import TARGET_KEY, TrialConfig
 from repsim.errors import RequestError, nearest, one_line
 from sweeps.space_domains import REFUSED, canonical, read_branches, searchable_keys
 from sweeps.space_goals import OBJECTIVES_ALLOWED, read_constraints, read_objectives
+from sweeps.space_initial import check_initial, read_initial
 from sweeps.space_notes import (
     NAME_ALLOWED,
     Notes,
-    boolean_hint,
     check_keys,
-    integer,
     join,
     name_problem,
-    number,
-    section,
-    text_number_hint,
-    word,
 )
-from sweeps.space_types import (
-    STRENGTH_KEYS,
-    Branch,
-    Budget,
-    Dimension,
-    Range,
-    Resources,
-    SearchSettings,
-    Space,
-    matches,
+from sweeps.space_settings import (
+    SECTIONS,
+    check_settings,
+    read_budget,
+    read_confirm,
+    read_resources,
+    read_search,
 )
+from sweeps.space_types import STRENGTH_KEYS, Branch, Dimension, Space, matches
 from sweeps.space_whole import check_whole
 
-SECTIONS: Mapping[str, tuple[str, ...]] = {
-    "budget": ("trials", "epochs", "hours", "train_epochs", "stagnation"),
-    "search": ("sampler", "stopping", "parallel", "seed"),
-    "confirm": ("seeds",),
-    "resources": ("workers", "cpus_per_worker", "gpus_per_worker", "epoch_timeout"),
-}
-TOP_KEYS = ("name", "question", "data", "objectives", "constraints", *SECTIONS, "fixed", "space")
-SAMPLERS = ("auto", "tpe", "random", "nsga2", "qmc", "grid")
-LATER = "is not available in this version"
-DEFAULT_TRIALS = 24
-DEFAULT_EPOCHS = TrialConfig().optim.epochs
+TOP_KEYS = ("name", "question", "data", "objectives", "constraints", *SECTIONS, "initial", "fixed", "space")
 DEFAULT_DATA = TrialConfig().data.source
-MAX_TRIALS = 100_000
-MAX_SEED = 2**32 - 1
 CONSTANT_KEYS = (
     "data.split_seed",
     "data.fractions",
@@ -94,21 +75,28 @@ def build_space(document: Mapping[str, object], *, notes: Notes, narrowed: bool 
     dimensions = _dimensions(notes, document.get("space", {}), fixed)
     dimensions = _ordered(notes, dimensions)
     dimensions, fixed = _living(notes, dimensions, fixed, data, narrowed)
+    budget = read_budget(notes, document, fixed, dimensions)
+    confirm_seeds, confirm_runs = read_confirm(notes, document, budget.trials)
     space = Space(
         name=name,
         question=str(question),
         data=data,
         objectives=objectives,
         constraints=constraints,
-        budget=_budget(notes, document, fixed, dimensions),
-        search=_search(notes, document, dimensions),
-        confirm_seeds=_confirm(notes, document),
-        resources=_resources(notes, document),
+        budget=budget,
+        search=read_search(notes, document, dimensions),
+        confirm_seeds=confirm_seeds,
+        confirm_runs=confirm_runs,
+        resources=read_resources(notes, document),
         fixed=fixed,
         dimensions=dimensions,
+        initial=read_initial(notes, document.get("initial"), dimensions),
     )
     if not notes.mistakes:
+        check_settings(notes, space)
         check_whole(notes, space)
+    if not notes.mistakes:
+        check_initial(notes, space)
     if notes.mistakes:
         raise RequestError(*notes.mistakes)
     return space
@@ -313,89 +301,3 @@ def _check_when_names(notes: Notes, dimension: Dimension, known: Mapping[str, tu
                         allowed=", ".join(names),
                         suggestion=nearest(pattern, names),
                     )
-
-
-def _budget(
-    notes: Notes, document: Mapping[str, object], fixed: Mapping[str, object], dimensions: Sequence[Dimension]
-) -> Budget:
-    budget = section(notes, document, "budget", SECTIONS["budget"])
-    for key in ("train_epochs", "stagnation"):
-        if key in budget:
-            notes.add(f"budget.{key}", LATER, allowed="trials, epochs, hours")
-    least = 2 if dimensions else 1
-    trials = integer(
-        notes,
-        "budget.trials",
-        budget.get("trials", max(DEFAULT_TRIALS, least)),
-        low=least,
-        high=MAX_TRIALS,
-        otherwise=least,
-    )
-    epochs = integer(notes, "budget.epochs", budget.get("epochs", DEFAULT_EPOCHS), low=1, high=10_000, otherwise=1)
-    hours = number(notes, "budget.hours", budget["hours"], above=0) if "hours" in budget else None
-    return Budget(
-        trials=trials if dimensions else 1, epochs=_largest("optim.epochs", dimensions, fixed) or epochs, hours=hours
-    )
-
-
-def _largest(key: str, dimensions: Sequence[Dimension], fixed: Mapping[str, object]) -> int | None:
-    """The largest whole number a key can take; None when the space says nothing about it."""
-    found = [fixed[key]] if key in fixed else []
-    for dimension in dimensions:
-        if dimension.key == key:
-            found += dimension.choices()
-            found += [b.domain.high for b in dimension.branches if isinstance(b.domain, Range)]
-    numbers = [int(value) for value in found if isinstance(value, int | float)]
-    return max(numbers) if numbers else None
-
-
-def _search(notes: Notes, document: Mapping[str, object], dimensions: Sequence[Dimension]) -> SearchSettings:
-    search = section(notes, document, "search", SECTIONS["search"])
-    sampler = word(notes, "search.sampler", search.get("sampler", "auto"), SAMPLERS)
-    ranges = [d.key for d in dimensions if any(isinstance(b.domain, Range) for b in d.branches)]
-    if sampler == "grid" and ranges:
-        notes.add("search.sampler", f"a grid needs lists of values, and {', '.join(ranges)} has a range")
-    if search.get("stopping") == "pareto":
-        notes.add("search.stopping", f"'pareto' {LATER}", allowed="none")
-    else:
-        word(notes, "search.stopping", search.get("stopping", "none"), ("none",))
-    return SearchSettings(
-        sampler=sampler,
-        parallel=_auto_integer(notes, "search.parallel", search.get("parallel", "auto")),
-        seed=integer(notes, "search.seed", search.get("seed", 0), low=0, high=MAX_SEED, otherwise=0),
-    )
-
-
-def _auto_integer(notes: Notes, key: str, value: object) -> int | None:
-    if value == "auto":
-        return None
-    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 100_000:
-        return value
-    hint = text_number_hint(value) + boolean_hint(value)
-    notes.add(key, f"{one_line(value)} is not allowed{hint}", allowed="auto, or a whole number from 1")
-    return None
-
-
-def _confirm(notes: Notes, document: Mapping[str, object]) -> int:
-    given = section(notes, document, "confirm", SECTIONS["confirm"]).get("seeds", 0)
-    if isinstance(given, int) and not isinstance(given, bool) and given > 0:
-        notes.add("confirm.seeds", f"{given} {LATER}", allowed="0")
-        return 0
-    return integer(notes, "confirm.seeds", given, low=0, high=0, otherwise=0)
-
-
-def _resources(notes: Notes, document: Mapping[str, object]) -> Resources:
-    given = section(notes, document, "resources", SECTIONS["resources"])
-    workers = given.get("workers", 1)
-    if isinstance(workers, int) and not isinstance(workers, bool) and workers > 1:
-        notes.add("resources.workers", f"{workers} {LATER}", allowed="1")
-        workers = 1
-    gpus, timeout = given.get("gpus_per_worker", "auto"), given.get("epoch_timeout", "auto")
-    return Resources(
-        workers=integer(notes, "resources.workers", workers, low=1, high=1, otherwise=1),
-        cpus_per_worker=_auto_integer(notes, "resources.cpus_per_worker", given.get("cpus_per_worker", "auto")),
-        gpus_per_worker=None
-        if gpus == "auto"
-        else number(notes, "resources.gpus_per_worker", gpus, above=0, inclusive=True),
-        epoch_timeout=None if timeout == "auto" else number(notes, "resources.epoch_timeout", timeout, above=0),
-    )

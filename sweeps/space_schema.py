@@ -17,14 +17,17 @@ from sweeps.space_domains import searchable_keys
 from sweeps.space_file import FOLDER
 from sweeps.space_goals import DIRECTIONS
 from sweeps.space_notes import NAME
-from sweeps.space_rules import (
-    CONSTANT_KEYS,
-    DEFAULT_DATA,
+from sweeps.space_rules import CONSTANT_KEYS, DEFAULT_DATA
+from sweeps.space_settings import (
+    BALANCE,
     DEFAULT_EPOCHS,
     DEFAULT_TRIALS,
+    LEAST_SEEDS,
+    MAX_CONFIRM,
     MAX_SEED,
     MAX_TRIALS,
     SAMPLERS,
+    STOPPING,
 )
 from sweeps.space_types import STRENGTH_KEYS, WHEN_KEYS
 
@@ -79,6 +82,12 @@ def schema() -> Schema:
                 "items": {"type": "string", "pattern": r"^\s*\S+?\s*(>=|<=)\s*\S+\s*$"},
             },
             **_sections(),
+            "initial": {
+                "description": "Points to be tried first, after the anchors; what is left out takes its default.",
+                "type": "array",
+                "items": _closed({key: {"$ref": f"#/$defs/{key}"} for key in values if key not in CONSTANT_KEYS})
+                | {"minProperties": 1},
+            },
             "fixed": _closed(
                 {key: {"$ref": f"#/$defs/{key}"} for key in values},
                 "Keys of the trial's configuration with one value each.",
@@ -100,17 +109,42 @@ def _sections() -> Schema:
                 "trials": _whole(1, MAX_TRIALS, DEFAULT_TRIALS, "Trials per data set, the two anchors included."),
                 "epochs": _whole(1, 10_000, DEFAULT_EPOCHS, "Epochs per trial."),
                 "hours": {"type": "number", "exclusiveMinimum": 0, "description": "Stop proposing after this long."},
+                "train_epochs": {
+                    "type": "integer",
+                    "minimum": 2,
+                    "description": "Stop before all search trials together have trained more epochs.",
+                },
+                "stagnation": {
+                    "type": "integer",
+                    "minimum": 1,
+                    "description": "Stop after so many trials in a row without a larger hypervolume.",
+                },
             }
         ),
         "search": _closed(
             {
                 "sampler": {"enum": list(SAMPLERS), "default": "auto"},
-                "stopping": {"enum": ["none"], "default": "none"},
+                "stopping": {"enum": list(STOPPING), "default": "none"},
+                "balance": {"enum": list(BALANCE), "default": "none", "description": "Equal shares for each of these."},
                 "parallel": auto_whole | {"description": "Trials at a time."},
                 "seed": _whole(0, MAX_SEED, 0, "Seed of the proposals and of every trial's training."),
             }
         ),
-        "confirm": _closed({"seeds": {"enum": [0], "default": 0}}),
+        "confirm": _closed(
+            {
+                "seeds": {
+                    "anyOf": [{"const": 0}, {"type": "integer", "minimum": 3, "maximum": MAX_CONFIRM}],
+                    "default": 0,
+                    "description": "Fresh seeds of each candidate after the search.",
+                },
+                "runs": {
+                    "type": "integer",
+                    "minimum": LEAST_SEEDS,
+                    "maximum": MAX_TRIALS,
+                    "description": "At most so many confirmation runs per data set; default: as many as trials.",
+                },
+            }
+        ),
         "resources": _closed(
             {
                 "workers": {"enum": [1], "default": 1},

@@ -119,19 +119,26 @@ class Constraint:
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """When the search ends, per data set: ``trials`` terminal search trials of ``epochs`` each, or ``hours``."""
+    """When the search ends, per data set, whichever comes first; None is no limit.
+
+    ``trials`` terminal search trials of ``epochs`` each; ``hours``; ``train_epochs`` over all search trials;
+    ``stagnation`` trials in a row without a larger hypervolume.
+    """
 
     trials: int
     epochs: int
     hours: float | None = None
+    train_epochs: int | None = None
+    stagnation: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchSettings:
-    """How proposals are made. ``parallel`` is None for ``auto``."""
+    """How proposals are made. ``parallel`` is None for ``auto``; ``balance`` is ``method``, ``backbone`` or None."""
 
     sampler: str = "auto"
     stopping: str = "none"
+    balance: str | None = None
     parallel: int | None = None
     seed: int = 0
 
@@ -154,6 +161,8 @@ class Space:
     """Everything a sweep needs to know, complete and validated.
 
     ``data`` are the SOURCEs, one independent study each. ``fixed`` are dotted keys of the trial's configuration.
+    ``confirm_seeds`` fresh seeds of each candidate, at most ``confirm_runs`` runs, per data set.
+    ``initial`` are points (searched keys, as far as they were given) to be tried first, after the anchors.
     ``dimensions`` come in an order in which every ``when`` refers to earlier keys only. ``budget.epochs`` is the
     number of epochs of a trial; where epochs are searched, the largest.
     """
@@ -169,6 +178,8 @@ class Space:
     resources: Resources
     fixed: Mapping[str, object]
     dimensions: tuple[Dimension, ...]
+    initial: tuple[Mapping[str, object], ...] = ()
+    confirm_runs: int = 0
 
     def dimension(self, key: str) -> Dimension:
         """The searched key; KeyError when it is not searched."""
@@ -247,8 +258,8 @@ class Space:
     def to_dict(self) -> dict[str, object]:
         """The YAML document with every default written out; ``sweeps.space.space_from_dict`` reads it back."""
         budget: dict[str, object] = {"trials": self.budget.trials, "epochs": self.budget.epochs}
-        if self.budget.hours is not None:
-            budget["hours"] = self.budget.hours
+        limits = ("hours", "train_epochs", "stagnation")
+        budget |= {name: getattr(self.budget, name) for name in limits if getattr(self.budget, name) is not None}
         search, resources = self.search, self.resources
         return {
             "name": self.name,
@@ -260,16 +271,18 @@ class Space:
             "search": {
                 "sampler": search.sampler,
                 "stopping": search.stopping,
+                **({} if search.balance is None else {"balance": search.balance}),
                 "parallel": _auto(search.parallel),
                 "seed": search.seed,
             },
-            "confirm": {"seeds": self.confirm_seeds},
+            "confirm": {"seeds": self.confirm_seeds, **({"runs": self.confirm_runs} if self.confirm_seeds else {})},
             "resources": {
                 "workers": resources.workers,
                 "cpus_per_worker": _auto(resources.cpus_per_worker),
                 "gpus_per_worker": _auto(resources.gpus_per_worker),
                 "epoch_timeout": _auto(resources.epoch_timeout),
             },
+            **({"initial": [_plain_point(point) for point in self.initial]} if self.initial else {}),
             "fixed": {key: _plain(value) for key, value in self.fixed.items()},
             "space": {dimension.key: _dimension_document(dimension) for dimension in self.dimensions},
         }
@@ -278,12 +291,14 @@ class Space:
     def space_hash(self) -> str:
         """Sixteen hexadecimal digits naming what is searched, and how.
 
-        Name, question, ``budget.trials``, ``budget.hours``, ``search.parallel`` and resources are left out: they change
-        how far and how fast a search goes, and a resumed sweep may change them.
+        Name, question, budgets (but for the epochs), ``search.parallel`` and resources are left out: they change how
+        far and how fast a search goes, and a resumed sweep may change them.
         """
         document = self.to_dict()
         told = {key: document[key] for key in ("data", "objectives", "constraints", "fixed", "space")}
         told["how"] = [self.search.sampler, self.search.stopping, self.search.seed, self.budget.epochs]
+        told |= {"balance": self.search.balance} if self.search.balance else {}
+        told |= {"initial": document["initial"]} if self.initial else {}
         text = json.dumps(told, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -305,7 +320,16 @@ class Space:
         text = "one run" if self.is_single_run else f"{self.budget.trials} trials"
         text += " per data set" if len(self.data) > 1 else ""
         text += f", {self.budget.epochs} epochs each"
-        return text if self.budget.hours is None else f"{text}, at most {self.budget.hours:g} hours"
+        limits = [
+            (self.budget.hours, "at most {:g} hours"),
+            (self.budget.train_epochs, "at most {:g} epochs in all"),
+            (self.budget.stagnation, "until {:g} trials in a row bring nothing"),
+        ]
+        return ", ".join([text, *(words.format(limit) for limit, words in limits if limit is not None)])
+
+
+def _plain_point(point: Mapping[str, object]) -> dict[str, object]:
+    return {key: _plain(value) for key, value in point.items()}
 
 
 def _auto(value: float | None) -> object:

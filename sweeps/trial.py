@@ -16,7 +16,8 @@ class Trial:
 
     ``trial_id`` is ``t0007`` (ordinal in the sweep, from 0); ``number`` the ordinal k in its data set's study.
     ``data`` is the SOURCE as the person wrote it; ``params`` the searched dotted keys only (an absent conditional
-    value is None); ``config`` the complete configuration. ``derived_from`` is the trial that a derived point belongs to
+    value is None); ``config`` the complete configuration. A confirmation ``confirms`` a search trial (its id) and has
+    its number among the data set's confirmations. ``derived_from`` is the trial that a derived point belongs to
     (``sweeps.derived``); such a point has that trial's number, and is in no journal line of its own.
     """
 
@@ -27,6 +28,7 @@ class Trial:
     params: Mapping[str, object]
     config: TrialConfig
     anchor: bool = False
+    confirms: str | None = None
     derived_from: str | None = None
 
     def to_dict(self) -> dict[str, object]:
@@ -37,6 +39,7 @@ class Trial:
             "data": self.data,
             "stage": self.stage.value,
             "anchor": self.anchor,
+            **({} if self.confirms is None else {"confirms": self.confirms}),
             "params": dict(self.params),
             "config": self.config.flat(),
             "config_id": self.config.config_id,
@@ -59,6 +62,7 @@ class Trial:
             params=params,
             config=TrialConfig.from_flat(config, where=where),
             anchor=value.get("anchor") is True,
+            confirms=None if value.get("confirms") is None else str(value["confirms"]),
         )
 
 

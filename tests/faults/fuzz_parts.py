@@ -6,7 +6,8 @@ import random
 from dataclasses import dataclass
 
 from sweeps.space_domains import searchable_keys
-from sweeps.space_rules import SECTIONS, TOP_KEYS
+from sweeps.space_rules import TOP_KEYS
+from sweeps.space_settings import SECTIONS
 
 # fmt: off
 PLAIN = (

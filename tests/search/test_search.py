@@ -11,10 +11,9 @@ from dataclasses import replace
 
 import optuna
 import pytest
-from simulation import BACKBONES, LR, METHODS, PARETO, always, make_space, record_of, simulate, values_of
+from simulation import BACKBONES, LR, METHODS, PARETO, QUICK, always, make_space, record_of, simulate, values_of
 
 from repsim.records import Objective, Stage, Status
-from sweeps.proposals import SAMPLERS
 from sweeps.search import Outcome, Search
 from sweeps.space import Choice, Constraint, Range, load_space
 from sweeps.trial import Trial
@@ -141,7 +140,7 @@ def test_close_ends_the_proposals_but_not_the_trials() -> None:
 # duplicates and exhaustion
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", QUICK)
 def test_a_finite_space_is_visited_once_and_then_exhausted(sampler: str) -> None:
     finite = (
         always("method", Choice(values=METHODS[1:])),
@@ -156,7 +155,7 @@ def test_a_finite_space_is_visited_once_and_then_exhausted(sampler: str) -> None
     assert search.total == 8
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", QUICK)
 def test_a_linear_probe_is_not_repeated_at_another_learning_rate(sampler: str) -> None:
     for seed in range(3):
         trials = simulate(Search(make_space(sampler=sampler, seed=seed)))[0]
@@ -191,7 +190,7 @@ def test_the_default_space_covers_methods_and_backbones() -> None:
 
 
 def test_every_proposal_lies_in_the_space() -> None:
-    for sampler in SAMPLERS:
+    for sampler in QUICK:
         for trial in simulate(Search(make_space(sampler=sampler)))[0]:
             assert set(trial.params) == {"method", "backbone", "strength", "optim.lr"}
             penalised = trial.config.parsed_method.penalty is not None
@@ -455,20 +454,20 @@ def test_optuna_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
 
 def test_a_single_objective_works() -> None:
     objectives = (Objective(metric="val_accuracy", direction="maximize"),)
-    for sampler in SAMPLERS:
+    for sampler in QUICK:
         search = Search(make_space(sampler=sampler, trials=12, objectives=objectives))
         simulate(search)
         assert len(search.front(DATA)) == 1
 
 
 def test_the_smallest_budgets() -> None:
-    for sampler in SAMPLERS:
+    for sampler in QUICK:
         for trials in (1, 2, 3):
             assert len(simulate(Search(make_space(sampler=sampler, trials=trials)))[0]) == trials
 
 
 def test_everything_failing_still_spends_the_budget() -> None:
-    for sampler in SAMPLERS:
+    for sampler in QUICK:
         search = Search(make_space(sampler=sampler, trials=12))
         simulate(search, judge=lambda _: Outcome(status=Status.FAILED, reason="x"))
         assert search.counts[Status.FAILED] == 12

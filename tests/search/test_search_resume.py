@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-from simulation import LR, PARETO, always, make_space, outcome_of, record_of, simulate
+from simulation import LR, PARETO, QUICK, always, make_space, outcome_of, record_of, simulate
 
 from repsim.records import Stage, Status
-from sweeps.proposals import SAMPLERS
 from sweeps.search import Outcome, Search
 from sweeps.space import Branch, Choice, Constraint, Dimension, Range, Space
 from sweeps.trial import Trial, TrialRecord
@@ -55,7 +54,7 @@ def cut_and_continue(space: Space, parallel: int, whole: Sequence[Trial], at: in
 
 
 @pytest.mark.parametrize("parallel", [1, 2])
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", QUICK)
 def test_a_sweep_cut_anywhere_goes_on_as_if_it_had_not_been(sampler: str, parallel: int) -> None:
     space = make_space(sampler=sampler, trials=12)
     whole = simulate(Search(space), parallel=parallel)[0]
@@ -64,7 +63,7 @@ def test_a_sweep_cut_anywhere_goes_on_as_if_it_had_not_been(sampler: str, parall
         assert spelled(cut_and_continue(space, parallel, whole, at)) == spelled(whole)
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", QUICK)
 def test_the_same_with_branches_constraints_and_two_data_sets(sampler: str) -> None:
     space = make_space(
         sampler=sampler,
@@ -79,7 +78,7 @@ def test_the_same_with_branches_constraints_and_two_data_sets(sampler: str) -> N
         assert spelled(cut_and_continue(space, 1, whole, at)) == spelled(whole)
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", QUICK)
 def test_the_seed_decides(sampler: str) -> None:
     first, again, other = (simulate(Search(make_space(sampler=sampler, trials=8, seed=seed)))[0] for seed in (0, 0, 1))
     assert spelled(first) == spelled(again)
@@ -88,7 +87,7 @@ def test_the_seed_decides(sampler: str) -> None:
     assert {trial.config.seed for trial in other} == {1}
 
 
-@pytest.mark.parametrize("sampler", ["auto", "tpe", "nsga2"])
+@pytest.mark.parametrize("sampler", ["auto", "tpe", "nsga2", "nsga3"])
 def test_proposals_depend_on_results(sampler: str) -> None:
     """Otherwise the tests above would hold for any fixed list."""
     space = make_space(sampler=sampler, trials=24)
@@ -128,10 +127,11 @@ def test_confirmation_trials_keep_their_ids_but_are_no_part_of_the_search() -> N
     space = make_space(trials=4)
     trials = simulate(Search(space))[0]
     records = [record_of(trial, outcome_of(trial)) for trial in trials[:3]]
-    confirmation = replace(trials[2], trial_id="t0003", stage=Stage.CONFIRM)
+    confirmation = replace(trials[2], trial_id="t0003", number=0, stage=Stage.CONFIRM, confirms="t0002")
     search = Search(space)
     search.restore([*records, record_of(confirmation, None)])
-    assert search.outstanding == []
+    assert search.outstanding == [confirmation]
+    assert search.counts[Status.RUNNING] == 0
     following = search.ask()
     assert following is not None
     assert (following.trial_id, following.number) == ("t0004", 3)

@@ -69,7 +69,8 @@ def test_what_may_stand_beside_resume() -> None:
         (["--space", "a", "--name", "a/b"], "^--name: 'a/b' cannot be a name; allowed: letters, digits"),
         (["--space", "a", "--name", "x" * 65], "^--name: 'x.* cannot be a name"),
         (["--space", "a", "--name", "latest"], "^--name: 'latest' has a meaning of its own for reports"),
-        (["--space", "a", "--warm-start", "b"], "^--warm-start: is not available in this version$"),
+        (["--space", "a", "--warm-start", "b/c"], "^--warm-start: 'b/c' cannot be a name; allowed: letters, digits"),
+        (["--resume", "a", "--warm-start", "b"], "^--warm-start: cannot change what --resume goes on with"),
         (["--resume", "../x"], "^--resume: '../x' cannot be a name"),
         (["--resume", "a", "--space", "b"], "^--space: cannot change what --resume goes on with; allowed: --parallel"),
         (["--resume", "a", "--seed", "0"], "^--seed: cannot change what --resume goes on with"),
@@ -84,9 +85,15 @@ def test_mistakes(argv: list[str], match: str) -> None:
 
 def test_every_mistake_at_once() -> None:
     with pytest.raises(RequestError) as caught:
-        parse_arguments(["--spce", "a", "--trials", "0", "--seed", "x", "--name", "a b", "--warm-start", "c"])
+        parse_arguments(["--spce", "a", "--trials", "0", "--seed", "x", "--name", "a b", "--warm-start", "c d"])
     where = [mistake.where for mistake in caught.value.mistakes]
     assert where == ["--spce", "--trials", "--seed", "--name", "--warm-start"]
+
+
+def test_a_search_can_start_from_several_others() -> None:
+    found = parse_arguments(["--space", "a", "--warm-start", "b", "--warm-start", "c", "--warm-start", "b"])
+    assert found.warm_start == ("b", "c")
+    assert parse_arguments(["--space", "a"]).warm_start == ()
 
 
 def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:

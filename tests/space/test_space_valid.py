@@ -18,8 +18,9 @@ from repsim.catalogue import ADAPTERS, PENALTIES
 from repsim.errors import RequestError
 from sweeps.space import Branch, Choice, Constraint, Dimension, Range, Space, contains, load_space, space_from_dict
 from sweeps.space_file import FOLDER, available_spaces
-from sweeps.space_rules import SECTIONS, TOP_KEYS
+from sweeps.space_rules import TOP_KEYS
 from sweeps.space_schema import FILE, README, readme_text, schema, schema_text
+from sweeps.space_settings import SECTIONS
 
 HEAD = """
 name: trial

@@ -115,8 +115,9 @@ def test_a_trial_goes_from_proposed_to_completed(stage: Stage) -> None:
 
 
 def test_the_budget_is_all_there_is(stage: Stage) -> None:
-    assignments = [stage.next() for _ in range(4)]
+    assignments = [stage.next() for _ in range(3)]
     assert not stage.sweep.exhausted
+    assignments.append(stage.next())
     assert stage.sweep.next_assignment() is None
     assert stage.sweep.exhausted
     assert len({assignment.trial_id for assignment in assignments}) == 4
@@ -624,3 +625,67 @@ def test_the_hours_of_earlier_drivers_are_spent(tmp_path: Path) -> None:
     made.sweep = made.begin()
     assert made.sweep.next_assignment() is None
     made.journal.close()
+
+
+def test_a_stopped_trial_is_pruned_with_the_rules_reason(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage.search, "report", lambda trial, epoch, values: epoch < 2)
+    monkeypatch.setattr(stage.search, "reason", lambda trial: "stopped at epoch 2 of 6: behind")
+    assignment = stage.next()
+    assert stage.sweep.reported(assignment, Report(epochs=[epoch(1)]))
+    assert not stage.sweep.reported(assignment, Report(epochs=[epoch(2)]))
+    record = read_history(stage.folder.journal).records[assignment.trial_id]
+    assert (record.status, record.reason) == (Status.PRUNED, "stopped at epoch 2 of 6: behind")
+    assert [one.epoch for one in record.epochs] == [1, 2]
+    assert record.result is None
+
+
+def test_a_verdict_that_a_kill_left_unspoken_is_spoken_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    space, folder = load_space("quick.yaml", trials=3), RunFolder.create(tmp_path / "runs", "x")
+    before = Stage(folder, space)
+    first, second = before.next(), before.next()
+    for assignment in (first, second):
+        before.journal.epoch(assignment.trial_id, 1, EpochResult.from_dict(epoch(1)))
+    before.journal.close()  # killed here: the verdict on the first would have been to stop
+
+    after = Stage(folder, space)
+    monkeypatch.setattr(after.search, "report", lambda trial, epoch, values: trial.trial_id != first.trial_id)
+    monkeypatch.setattr(after.search, "reason", lambda trial: "stopped at epoch 1 of 2: behind")
+    assert after.next().trial_id == second.trial_id
+    assert (after.status(first), after.reason(first)) == (Status.PRUNED, "stopped at epoch 1 of 2: behind")
+    assert after.next().trial_id == "t0002"
+    after.journal.close()
+
+
+def test_fresh_seeds_come_after_the_search_and_after_a_restart(tmp_path: Path) -> None:
+    space = load_space("quick.yaml", ["confirm.seeds=3"], trials=3)
+    folder = RunFolder.create(tmp_path / "runs", "x")
+
+    def finish(stage: Stage, assignment: Assignment, number: int) -> None:
+        seed = stage.journal.history.records[assignment.trial_id].trial.config.seed
+        values = {"val_accuracy": 0.5 + number / 10 + seed / 1000, "val_cka": 0.9 - number / 10}
+        stage.sweep.reported(assignment, Report(epochs=[epoch(1)], result=result(**values)))
+
+    before = Stage(folder, space)
+    running = [before.next() for _ in range(3)]
+    assert before.sweep.next_assignment() is None
+    assert not before.sweep.exhausted, "fresh seeds are due when these have ended"
+    for number, assignment in enumerate(running):
+        finish(before, assignment, number)
+    fresh = before.next()
+    assert before.journal.history.records[fresh.trial_id].trial.confirms == "t0000"
+    before.journal.close()
+
+    after = Stage(folder, space)
+    assert after.next().trial_id == fresh.trial_id, "what was under way goes first"
+    made = 0
+    pending: Assignment | None = fresh
+    while pending is not None or (pending := after.sweep.next_assignment()) is not None:
+        trial = after.journal.history.records[pending.trial_id].trial
+        attempt = after.journal.history.records[pending.trial_id].attempts
+        finish(after, replace(pending, attempt=attempt), int(str(trial.confirms).removeprefix("t")))
+        made, pending = made + 1, None
+    assert made >= 3 * 3
+    assert after.sweep.exhausted
+    assert after.sweep.complete
+    assert after.search.counts[Status.COMPLETED] == 3
+    after.journal.close()

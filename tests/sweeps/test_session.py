@@ -541,3 +541,31 @@ def test_a_resume_needs_room_for_the_rest_only(world: World, monkeypatch: pytest
     free(monkeypatch, needed / 2)  # a third of the trials is left
     world.during = finish
     assert world.run() == session.DONE
+
+
+def test_many_trials_at_a_time_beside_a_short_start_are_said_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    space = load_space("quick.yaml", trials=12)
+    search = session.Search(space)
+    session._warn_of_parallel(search, Slots(parallel=search.startup // 2, threads=1))
+    assert capsys.readouterr().out == ""
+    session._warn_of_parallel(search, Slots(parallel=search.startup, threads=1))
+    said = capsys.readouterr().out
+    assert said.count("\n") == 1
+    assert "6 trials at a time are many where the first 6 are drawn without looking at results" in said
+    assert "--parallel 3" in said
+    blind = session.Search(load_space("quick.yaml", ["search.sampler=random"], trials=12))
+    session._warn_of_parallel(blind, Slots(parallel=12, threads=1))
+    assert capsys.readouterr().out == "", "nothing is learnt anyway"
+
+
+def test_what_ended_a_search_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    space = load_space("quick.yaml", ["confirm.seeds=3"], trials=12)
+    search = session.Search(space)
+    session._say_how_it_ended(space, search)
+    assert capsys.readouterr().out == ""
+    search.close("budget.hours")
+    session._say_how_it_ended(space, search)
+    assert capsys.readouterr().out.splitlines() == [
+        "the search ended: budget.hours",
+        "the confirmation ended: nothing to confirm (no search run completed within the constraints)",
+    ]

@@ -1,16 +1,14 @@
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
+from tracking_samples import Children
 
 from sweeps.tracking import prepare_store
 from sweeps.tracking_uri import open_client
-
-Children = Callable[[str, str], dict[str, Run]]
 
 
 @pytest.fixture(scope="session")

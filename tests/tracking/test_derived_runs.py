@@ -6,10 +6,9 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from conftest import Children  # type: ignore[import-not-found]
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
-from tracking_samples import completed, trial, writer
+from tracking_samples import Children, completed, trial, writer
 
 from reports.load import load_sweep
 from repsim.config import TrialConfig

@@ -13,11 +13,10 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import Children  # type: ignore[import-not-found]
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
-from tracking_samples import PROVENANCE, completed, epoch, failed, running, space, trial, writer
+from tracking_samples import PROVENANCE, Children, completed, epoch, failed, running, space, trial, writer
 
 from repsim.errors import RequestError
 from repsim.records import METRICS, Stage, Status

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+
+from mlflow.entities import Run
 
 from repsim.config import TrialConfig
 from repsim.records import METRICS, EpochResult, Objective, Stage, Status, TrialResult
@@ -12,6 +14,8 @@ from sweeps.space import Budget, Constraint, Resources, SearchSettings, Space
 from sweeps.tracking import SweepWriter
 from sweeps.trial import Trial, TrialRecord
 
+Children = Callable[[str, str], dict[str, Run]]
+"""Experiment and parent run to the runs under it, by trial id."""
 PROVENANCE: Mapping[str, object] = {
     "git_commit": "c" * 40,
     "git_dirty": False,

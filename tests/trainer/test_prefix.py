@@ -173,7 +173,7 @@ def test_a_step_neither_runs_the_beginning_nor_makes_images(
     assert behind
     assert all(name.startswith(("blocks.4", "conv_head")) for name in behind)
     with counted(trainer.model.backbone) as ran:
-        trainer._outputs("val")
+        trainer._outputs("val", trainer.model)
     assert "conv_stem" in ran
 
 

@@ -1,0 +1,329 @@
+"""One data set's part of a search: what was proposed, how it ended, and what its samplers are told of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import optuna
+from optuna.trial import TrialState
+
+from repsim.catalogue import ADAPTERS
+from repsim.config import TrialConfig
+from repsim.records import Stage, Status
+from sweeps.balance import Balanced
+from sweeps.confirmation import End, Plan, Run, next_runs
+from sweeps.domains import Params
+from sweeps.identity import identity
+from sweeps.judgement import Candidate, Judgement, Outcome, Values
+from sweeps.proposals import Past, Proposer
+from sweeps.space import Space
+from sweeps.space_initial import completed
+from sweeps.stopping import ParetoStopping, Stopping
+from sweeps.trial import Trial
+
+GROWTH = 1e-3
+"""A hypervolume that has grown by no more than this has stagnated."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """A completed trial of an earlier sweep on the same images: its params in this space, its metrics, whence it is."""
+
+    data: str
+    params: Mapping[str, object]
+    values: Values
+    origin: str = ""
+
+
+class _Draws(Protocol):
+    def draw(self, ordinal: int, past: Sequence[Past], is_new: Callable[[Params], bool]) -> Params | None: ...
+
+    def startup(self) -> int: ...
+
+
+class Study:
+    """The search over one data set. ``outcomes`` are in the order in which trials ended."""
+
+    def __init__(self, space: Space, data: str, judgement: Judgement, evidence: Sequence[Evidence] = ()) -> None:
+        self._space, self.data, self._judgement = space, data, judgement
+        told = [self._earlier(entry) for entry in evidence if entry.data == data]
+        self._plain = Proposer(space, data, evidence=told)
+        balanced = space.search.balance is not None and not space.is_single_run
+        self._proposer: _Draws = Balanced(space, data, evidence=told) if balanced else self._plain
+        self._first = self._first_params()
+        self._rule: Stopping | None = None
+        if space.search.stopping == "pareto" and not space.is_single_run:
+            self._rule = ParetoStopping(space.objectives, space.budget.epochs)
+        self.trials: list[Trial] = []
+        self.confirmations: list[Trial] = []
+        self.outcomes: dict[str, Outcome] = {}
+        self._ended_by = ""
+        self._identities: set[str] = set()
+        self._epochs: dict[str, int] = {}
+        self._partial: dict[str, Values] = {}
+        self._ended: dict[str, Past] = {}
+
+    # proposals
+
+    def propose(self, trial_id: str) -> Trial | None:
+        """The next search trial; None when there is none now. ``ended_by`` says when there never will be."""
+        if self.ended_by:
+            return None
+        number, budget = len(self.trials), self._space.budget
+        params = self._params(number)
+        if params is None:
+            self._ended_by = "the space: every point was tried"
+            return None
+        trial = Trial(
+            trial_id=trial_id,
+            number=number,
+            data=self.data,
+            stage=Stage.SEARCH,
+            params=dict(params),
+            config=self._config(params),
+            anchor=number < len(self._space.anchors(self.data)),
+        )
+        if budget.train_epochs is not None and self.trained + planned_epochs(trial.config) > budget.train_epochs:
+            if not self.outstanding:  # else one of them may be stopped, and leave epochs over
+                self._ended_by = "budget.train_epochs"
+            return None
+        return trial
+
+    def confirm(self, trial_id: str) -> Trial | None:
+        """The next fresh seed of a candidate; None when there is none now."""
+        made = {(trial.config.config_id, trial.config.seed) for trial in self.confirmations}
+        due = next((one for one in self.plan.due if one not in made), None)
+        if due is None:
+            return None
+        confirmed = next(trial for trial in self.trials if trial.config.config_id == due[0])
+        return replace(
+            confirmed,
+            trial_id=trial_id,
+            number=len(self.confirmations),
+            stage=Stage.CONFIRM,
+            config=TrialConfig.from_flat({**confirmed.config.flat(), "measure.wise": False, "seed": due[1]}),
+            anchor=False,
+            confirms=confirmed.trial_id,
+        )
+
+    def add(self, trial: Trial) -> None:
+        """Take over a proposal. Raises ValueError when its ordinal is not the next."""
+        mine = self.trials if trial.stage is Stage.SEARCH else self.confirmations
+        if trial.number != len(mine):
+            raise ValueError(f"trial {trial.trial_id} has number {trial.number}, {len(mine)} is the next")
+        mine.append(trial)
+        if trial.stage is Stage.SEARCH:
+            self._identities.add(identity(trial.config))
+
+    def knows(self, trial: Trial) -> bool:
+        """Whether this is one of its trials."""
+        mine = self.trials if trial.stage is Stage.SEARCH else self.confirmations
+        return trial.number < len(mine) and mine[trial.number].trial_id == trial.trial_id
+
+    @property
+    def ended_by(self) -> str:
+        """What ended the search, such as ``budget.trials``; empty while there may be proposals."""
+        spent = len(self.trials) >= (1 if self._space.is_single_run else self._space.budget.trials)
+        return self._ended_by or ("budget.trials" if spent else "")
+
+    @property
+    def startup(self) -> int:
+        """How many proposals are made before results are looked at; 0 when they never are."""
+        return self._proposer.startup()
+
+    # progress
+
+    @property
+    def outstanding(self) -> list[Trial]:
+        """Proposed and not ended, confirmations last."""
+        return [trial for trial in (*self.trials, *self.confirmations) if trial.trial_id not in self.outcomes]
+
+    @property
+    def trained(self) -> int:
+        """Epochs of the search trials, with all that running ones may still train."""
+        return sum(self._epochs_of(trial) for trial in self.trials)
+
+    @property
+    def plan(self) -> Plan:
+        """What is to be confirmed, once the search is over and its trials have ended."""
+        n_val = max((outcome.n_val for outcome in self.outcomes.values()), default=0)
+        return next_runs(
+            [self._as_run(trial) for trial in (*self.trials, *self.confirmations) if trial.trial_id in self.outcomes],
+            self._space.objectives,
+            n_val=n_val or 10**12,  # not known: the binomial part of δ is left out
+            seeds=0 if self._space.is_single_run else self._space.confirm_seeds,
+            search_seed=self._space.search.seed,
+            max_runs=self._space.confirm_runs,
+            feasible=self._judgement.feasible,
+        )
+
+    @property
+    def confirmed(self) -> bool:
+        """Whether no confirmation is due any more (the search being over)."""
+        return self.plan.end is not End.NOT_YET
+
+    def report(self, trial: Trial, epoch: int, values: Values) -> bool:
+        """Take in an epoch; whether the trial goes on. Anchors, probes and confirmations always do."""
+        stoppable = self.observe(trial, epoch, values) and not trial.anchor
+        if self._rule is None or not stoppable:
+            return True
+        return self._rule.report(trial.trial_id, epoch, values, of=trial.config.optim.epochs)
+
+    def observe(self, trial: Trial, epoch: int, values: Values) -> bool:
+        """Take in an epoch without a verdict; whether the stopping rule looks at it."""
+        self._epochs[trial.trial_id] = max(epoch, self._epochs.get(trial.trial_id, 0))
+        self._partial[trial.trial_id] = values
+        if self._rule is None or trial.stage is not Stage.SEARCH or _is_probe(trial.config):
+            return False
+        self._rule.observe(trial.trial_id, epoch, values, of=trial.config.optim.epochs)
+        return True
+
+    def reason(self, trial: Trial) -> str:
+        """Why the trial was stopped; empty for one that was not."""
+        return "" if self._rule is None else self._rule.reason(trial.trial_id)
+
+    def end(self, trial: Trial, outcome: Outcome) -> None:
+        """Take in how a trial ended, as judged. Raises ValueError when it has ended before."""
+        if trial.trial_id in self.outcomes:
+            raise ValueError(f"trial {trial.trial_id} has ended before")
+        self.outcomes[trial.trial_id] = outcome
+        if trial.stage is not Stage.SEARCH:
+            return
+        if self._rule is not None:
+            useless = outcome.status is Status.FAILED
+            if outcome.values is not None and outcome.status is Status.COMPLETED:
+                useless = not self._judgement.feasible(outcome.values)
+                if not useless and _is_probe(trial.config):
+                    self._rule.anchor(trial.trial_id, outcome.values)
+            if useless:
+                self._rule.forget(trial.trial_id)
+        if not self.ended_by and self._stagnates():
+            self._ended_by = "budget.stagnation"
+
+    # what there is
+
+    def candidates(self) -> list[Candidate]:
+        """What may be on the front: ids and metrics of the completed search trials, each with its derived points."""
+        outcomes = ((trial.trial_id, self.outcomes.get(trial.trial_id)) for trial in self.trials)
+        return [
+            candidate
+            for trial_id, outcome in outcomes
+            if outcome is not None and outcome.status is Status.COMPLETED and outcome.values is not None
+            for candidate in {trial_id: outcome.values, **outcome.derived}.items()
+        ]
+
+    def anchors(self) -> list[str]:
+        """Ids of the anchors proposed so far."""
+        return [trial.trial_id for trial in self.trials if trial.anchor]
+
+    def reference(self) -> dict[str, float] | None:
+        """The hypervolume's reference point; None until both anchors have completed."""
+        anchors = set(self.anchors())
+        values = [values for trial_id, values in self.candidates() if trial_id in anchors]
+        wanted = len(self._space.anchors(self.data))
+        return self._judgement.reference(values) if wanted and len(values) == wanted else None
+
+    def optuna_study(self) -> optuna.Study:
+        """The search trials as an Optuna study in memory."""
+        return self._plain.study(self._past())
+
+    # internals
+
+    def _first_params(self) -> list[Params]:
+        """Anchors, then the person's own points; those that are the same run as one before are left out."""
+        found: list[Params] = []
+        if self._space.is_single_run:
+            return found
+        known: set[str] = set()
+        anchors = self._space.anchors(self.data)
+        starts = [completed(self._space, self.data, given) for given in self._space.initial]
+        for number, params in enumerate([*anchors, *starts]):
+            same = identity(self._config(params))
+            if number < len(anchors) or same not in known:
+                found.append(dict(params))
+            known.add(same)
+        return found
+
+    def _params(self, number: int) -> Mapping[str, object] | None:
+        if self._space.is_single_run:
+            return {}
+        if number < len(self._first):
+            return self._first[number]
+        return self._proposer.draw(number, self._past(), self._is_new)
+
+    def _config(self, params: Mapping[str, object]) -> TrialConfig:
+        return self._space.config(params, data=self.data, seed=self._space.search.seed)
+
+    def _is_new(self, params: Params) -> bool:
+        return identity(self._config(params)) not in self._identities
+
+    def _past(self) -> list[Past]:
+        for trial in self.trials:
+            outcome = self.outcomes.get(trial.trial_id)
+            if outcome is not None and trial.trial_id not in self._ended:
+                self._ended[trial.trial_id] = self._as_past(trial, outcome)
+        running = TrialState.RUNNING
+        return [self._ended.get(trial.trial_id) or Past(params=trial.params, state=running) for trial in self.trials]
+
+    def _as_past(self, trial: Trial, outcome: Outcome) -> Past:
+        if outcome.status is Status.FAILED or (outcome.status is Status.COMPLETED and outcome.values is None):
+            return Past(params=trial.params, state=TrialState.FAIL)
+        completed_values = outcome.values if outcome.status is Status.COMPLETED else None
+        values = self._partial.get(trial.trial_id, {}) if completed_values is None else completed_values
+        return Past(
+            params=trial.params,
+            state=TrialState.COMPLETE if outcome.status is Status.COMPLETED else TrialState.PRUNED,
+            values=self._judgement.point(values) if self._judgement.measured(values) else None,
+            violations=self._judgement.violations(values),
+        )
+
+    def _earlier(self, evidence: Evidence) -> Past:
+        return Past(
+            params=evidence.params,
+            state=TrialState.COMPLETE,
+            values=self._judgement.point(evidence.values),
+            violations=self._judgement.violations(evidence.values),
+        )
+
+    def _as_run(self, trial: Trial) -> Run:
+        outcome = self.outcomes[trial.trial_id]
+        return Run(
+            config_id=trial.config.config_id,
+            seed=trial.config.seed,
+            values=outcome.values if outcome.status is Status.COMPLETED else None,
+            confirms=trial.stage is Stage.CONFIRM,
+            anchor=trial.anchor,
+        )
+
+    def _epochs_of(self, trial: Trial) -> int:
+        outcome = self.outcomes.get(trial.trial_id)
+        if outcome is None or (outcome.status is Status.COMPLETED and trial.trial_id not in self._epochs):
+            return planned_epochs(trial.config)
+        return self._epochs.get(trial.trial_id, 0)
+
+    def _stagnates(self) -> bool:
+        patience, reference = self._space.budget.stagnation, self.reference()
+        if patience is None or reference is None:
+            return False
+        mine = {trial.trial_id for trial in self.trials}
+        ended = [trial_id for trial_id in self.outcomes if trial_id in mine]
+        first = [trial.trial_id for trial in self.trials[: len(self._first)]]
+        if len(first) < len(self._first) or any(trial_id not in self.outcomes for trial_id in first):
+            return False
+        since = len(ended) - 1 - max(ended.index(trial_id) for trial_id in first)
+        if since < patience:
+            return False
+        volumes = self._judgement.hypervolumes(self.candidates(), reference, set(self.anchors()), ended)
+        then, now = volumes[-1 - patience], volumes[-1]
+        return then is not None and now is not None and now - then <= GROWTH
+
+
+def planned_epochs(config: TrialConfig) -> int:
+    """Epochs that a trial trains when nothing stops it; a linear probe's fit counts as one."""
+    return 1 if _is_probe(config) else config.optim.epochs
+
+
+def _is_probe(config: TrialConfig) -> bool:
+    return not ADAPTERS[config.parsed_method.adapter].trains_backbone
