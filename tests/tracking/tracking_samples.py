@@ -49,6 +49,7 @@ def trial(
     stage: Stage = Stage.SEARCH,
     seed: int = 0,
     data: str = "phantom:ultrasound",
+    confirms: str | None = None,
 ) -> Trial:
     flat: dict[str, object] = {"method": method, "strength": strength, "optim.epochs": 3, "seed": seed, "data": data}
     return Trial(
@@ -58,6 +59,7 @@ def trial(
         stage=stage,
         params={"method": method, "strength": strength},
         config=TrialConfig.from_flat(flat),
+        confirms=confirms,
     )
 
 
