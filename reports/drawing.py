@@ -81,6 +81,7 @@ def _front(picture: FrontPicture, theme: Theme) -> Figure:
             xs, ys, color=theme.colour(picture.styles.methods.index(method)), linewidth=0.7, alpha=0.6, zorder=1.9
         )
     _error_bar(axes, picture, theme)
+    _mean_bars(axes, picture, theme)
     shades = _scatter(axes, picture, theme)
     if shades is not None:
         figure.colorbar(shades, ax=axes, pad=0.02).set_label(picture.shade_label, color=theme.ink)
@@ -129,15 +130,38 @@ def _error_bar(axes: Any, picture: FrontPicture, theme: Theme) -> None:
     axes.errorbar([x], [y], yerr=[se], color=theme.ink, linewidth=1.2, capsize=4, zorder=2.5)
 
 
-def _scatter(axes: Any, picture: FrontPicture, theme: Theme) -> Any:
-    """Trials off the front are pale, those that cannot be chosen hollow, derived points small.
+def _mean_bars(axes: Any, picture: FrontPicture, theme: Theme) -> None:
+    """Standard errors over fresh seeds, both ways, where there are two seeds."""
+    for mark in picture.marks:
+        dx, dy = mark.errors
+        if dx is not None and dy is not None:
+            axes.errorbar(
+                [mark.x],
+                [mark.y],
+                xerr=[dx],
+                yerr=[dy],
+                color=theme.colour(picture.styles.methods.index(mark.method)),
+                linewidth=1.1,
+                capsize=2.5,
+                alpha=1.0 if mark.on_front else 0.6,
+                zorder=3.5,
+            )
 
-    Returns the colour-mapped artist, if any.
+
+def _scatter(axes: Any, picture: FrontPicture, theme: Theme) -> Any:
+    """Trials off the front are pale, those that cannot be chosen hollow, those that stand back small.
+
+    Those stopped early are grey crosses. Returns the colour-mapped artist, if any.
     """
     values = [mark.shade for mark in picture.marks if mark.shade is not None]
     norm = mpl.colors.Normalize(min(values), max(values)) if values else None
     shades = None
-    for mark in sorted(picture.marks, key=lambda mark: mark.on_front):
+    stopped = [(mark.x, mark.y) for mark in picture.marks if mark.pruned]
+    if stopped:
+        axes.scatter(*zip(*stopped, strict=True), s=20, marker="x", color=theme.muted, linewidths=1.0, zorder=2.9)
+    for mark in sorted(picture.marks, key=lambda mark: (mark.on_front, mark.n)):
+        if mark.pruned:
+            continue
         colour = theme.colour(picture.styles.methods.index(mark.method))
         face: Any = colour if mark.eligible else "none"
         if norm is not None and mark.shade is not None and mark.eligible:
@@ -145,12 +169,12 @@ def _scatter(axes: Any, picture: FrontPicture, theme: Theme) -> Any:
         axes.scatter(
             [mark.x],
             [mark.y],
-            s=(78 if mark.on_front else 44) * (0.35 if mark.derived else 1.0),
+            s=(78 if mark.on_front else 44) * (0.35 if mark.small else 1.0),
             marker=marker(picture.styles.backbones.index(mark.backbone)),
             facecolors=[face] if face != "none" else "none",
             edgecolors=_edge(mark, colour, theme, norm is not None),
             linewidths=2.0 if norm is not None else (1.3 if mark.on_front or not mark.eligible else 0.6),
-            alpha=1.0 if mark.on_front else 0.6,
+            alpha=1.0 if mark.on_front else (0.45 if mark.small else 0.6),
             zorder=4 if mark.on_front else 3,
         )
         if mark.anchor:
@@ -181,10 +205,9 @@ def _legend(figure: Any, picture: FrontPicture, theme: Theme) -> None:
             for slot, name in enumerate(picture.styles.backbones)
             if name in backbones
         ]
-    if any(not mark.eligible for mark in picture.marks):
-        handles.append(_dot("none", "o", "pruned or infeasible", theme, theme.muted))
+    handles += _legend_of_states(picture, theme)
     if picture.lines:
-        name = "between pretrained and finetuned"
+        name = "between pretrained and finetuned" + (" (n = 1)" if any(mark.n for mark in picture.marks) else "")
         handles.append(Line2D([], [], color=theme.muted, linewidth=0.7, marker="o", markersize=4.0, label=name))
     if any(mark.anchor for mark in picture.marks):
         handles.append(_dot("none", "o", "anchor", theme, theme.muted, 12))
@@ -199,6 +222,20 @@ def _legend(figure: Any, picture: FrontPicture, theme: Theme) -> None:
         handletextpad=0.4,
         columnspacing=1.4,
     )
+
+
+def _legend_of_states(picture: FrontPicture, theme: Theme) -> list[Any]:
+    """What size, filling and bars say."""
+    handles = []
+    if any(mark.n for mark in picture.marks):
+        name = "mean over fresh seeds ± standard error"
+        handles.append(Line2D([], [], color=theme.ink, marker="o", markersize=7.5, linewidth=1.1, label=name))
+        handles.append(_dot(theme.ink, "o", "the search's run (n = 1)", theme, size=4.4))
+    if any(mark.pruned for mark in picture.marks):
+        handles.append(_dot(theme.muted, "x", "stopped early", theme, theme.muted, 5.0))
+    if any(not mark.eligible and not mark.pruned for mark in picture.marks):
+        handles.append(_dot("none", "o", "infeasible", theme, theme.muted))
+    return handles
 
 
 def _dot(face: str, shape: str, label: str, theme: Theme, edge: str | None = None, size: float = 7.5) -> Any:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from reports.fronts import Point, Study, front_order
 from reports.load import finite, trial_order
 from repsim.catalogue import method_names
-from repsim.records import METRICS, Direction
+from repsim.records import METRICS, Direction, Objective
 
 LABEL_LIMIT = 40
 ANCHOR_METHODS = ("full", "linear_probe")
@@ -25,7 +25,11 @@ class Styles:
 
 @dataclass(frozen=True, kw_only=True)
 class Mark:
-    """One point of a picture; ``label`` is written beside it where it is not empty. A derived one is drawn small."""
+    """One point of a picture; ``label`` is written beside it where it is not empty.
+
+    ``n`` counts the fresh seeds that it is the mean of, ``errors`` are their standard errors (x, y); 0 where it is a
+    run. Derived and pruned ones are drawn small, and so are runs ``behind`` the means of a confirmed front.
+    """
 
     trial_id: str
     x: float
@@ -38,11 +42,27 @@ class Mark:
     anchor: bool
     label: str
     derived: bool = False
+    pruned: bool = False
+    behind: bool = False
+    n: int = 0
+    errors: tuple[float | None, float | None] = (None, None)
+
+    @property
+    def key(self) -> str:
+        """Tells a mean from the run of the same trial."""
+        return f"{self.trial_id} mean" if self.n else self.trial_id
+
+    @property
+    def small(self) -> bool:
+        """Whether it stands back."""
+        return self.derived or self.pruned or self.behind
 
 
 @dataclass(frozen=True, kw_only=True)
 class FrontPicture:
     """A front: every trial, the steps joining the best, and one standard error at its most accurate point.
+
+    A confirmed one has a mark for each mean as well, with bars of its own, and the steps join those.
 
     ``steps`` are the corners of the staircase, by rising x (empty with three objectives, where a projection has
     none); ``step_first`` is ``down`` when the line falls before it goes on. ``error`` is (x, y, standard error).
@@ -106,23 +126,33 @@ def front_picture(study: Study, styles: Styles, backbone: str | None = None) -> 
     """The picture of a data set's front, or of one backbone's own front; None when there is nothing to draw."""
     if study.axes.x is None or not study.points:
         return None
+    x, third, confirmed = study.axes.x, study.axes.colour, bool(study.means)
     points = [point for point in study.points if backbone is None or point.backbone == backbone]
-    front = front_order(points, study.objectives)
-    members = [points[index] for index in front]
-    chosen = {point.trial_id for point in members}
-    best = members[0] if members else None
-    third = study.axes.colour
+    means = [point for point in study.means if backbone is None or point.backbone == backbone]
+    pool = means if confirmed else points
+    members = [pool[index] for index in front_order(pool, study.objectives)]
+    chosen = {point.run_id for point in members}
+    repeated = {point.run_id for point in means}
+    best = members[0] if members and not confirmed else None
+    runs = [_mark(point, point.run_id in chosen and not confirmed, x) for point in points]
+    if confirmed:
+        # the mean bears the name, where there is one
+        runs = [
+            replace(mark, behind=True, anchor=mark.anchor and not named, label="" if named else mark.label)
+            for mark, named in zip(runs, [point.run_id in repeated for point in points], strict=True)
+        ]
+    every = (*study.points, *study.means)
     return FrontPicture(
         title=shorten(study.data if backbone is None else backbone),
-        x_label=axis_label(study.axes.x.metric, study.axes.x.direction),
+        x_label=axis_label(x.metric, x.direction),
         y_label=axis_label(study.axes.y.metric, study.axes.y.direction),
         shade_label=axis_label(third.metric, third.direction) if third is not None else "",
-        marks=tuple(_mark(point, point.trial_id in chosen) for point in points),
-        steps=staircase(members, study.axes.x.direction) if third is None else (),
+        marks=(*runs, *(_mark(point, point.run_id in chosen, x) for point in means)),
+        steps=staircase(members, x.direction) if third is None else (),
         lines=_lines(points),
         error=(best.values[1], best.values[0], best.se) if best is not None and best.se is not None else None,
-        x_range=_padded([point.values[1] for point in study.points], 0.0),
-        y_range=_padded([point.values[0] for point in study.points], max(p.se or 0.0 for p in study.points)),
+        x_range=_padded([point.values[1] for point in every], max(_error(p, x) or 0.0 for p in every)),
+        y_range=_padded([point.values[0] for point in every], max(p.se or 0.0 for p in every)),
         panel=backbone is not None,
         styles=styles,
     )
@@ -159,7 +189,7 @@ def _lines(points: Sequence[Point]) -> tuple[tuple[str, tuple[tuple[float, float
     return tuple(found)
 
 
-def _mark(point: Point, on_front: bool) -> Mark:
+def _mark(point: Point, on_front: bool, x: Objective) -> Mark:
     label = point.trial_id if on_front and point.derived_from is None else ""
     if point.anchor:
         label = f"{point.trial_id} · {point.method} (anchor)"
@@ -175,7 +205,15 @@ def _mark(point: Point, on_front: bool) -> Mark:
         anchor=point.anchor,
         label=shorten(label),
         derived=point.derived_from is not None,
+        pruned=point.pruned,
+        n=0 if point.repeats is None else point.repeats.n,
+        errors=(None, None) if point.repeats is None else (_error(point, x), point.se),
     )
+
+
+def _error(point: Point, objective: Objective) -> float | None:
+    """Standard error over fresh seeds; None where there are fewer than two."""
+    return None if point.repeats is None else point.repeats.errors.get(objective.metric)
 
 
 def _padded(values: Sequence[float], least: float) -> tuple[float, float]:

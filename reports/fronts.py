@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
+from reports.confirmed import Confirmation, Repeats, confirmation
 from reports.load import Reference, Sweep, finite, records, trial_order
 from repsim.front import hypervolume, nondominated
 from repsim.records import METRICS, PARAM_PREFIX, Objective, Stage, Status
@@ -28,10 +29,12 @@ class Axes:
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """One completed trial with every objective present. ``se`` is one standard error of ``values[0]``, if known.
+    """One trial with every objective present. ``se`` is one standard error of ``values[0]``, if known.
 
     ``values`` are in the order y, x, colour of the axes. A derived point stands at ``alpha`` between the pretrained (0)
-    and the finetuned weights (1) of the trial ``derived_from``.
+    and the finetuned weights (1) of the trial ``derived_from``. A ``pruned`` trial has the values of its last epoch.
+    With ``repeats`` the point is a trial's configuration, and its values are means over fresh seeds; it is ``beaten``
+    when only its being an anchor had it repeated: others are better by more than luck explains.
     """
 
     trial_id: str
@@ -45,11 +48,14 @@ class Point:
     anchor: bool
     derived_from: str | None = None
     alpha: float = 1.0
+    pruned: bool = False
+    repeats: Repeats | None = None
+    beaten: bool = False
 
     @property
     def candidate(self) -> bool:
         """Whether it may be on the front; a pretrained end may not, for it is the linear probe once more."""
-        return self.eligible and (self.derived_from is None or self.alpha > 0)
+        return self.eligible and not self.beaten and (self.derived_from is None or self.alpha > 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,10 +70,11 @@ class Pick:
 class Study:
     """Everything the report says about one data set.
 
-    ``points`` are the search trials and derived points that can be drawn; ``front`` the indices of those on the front,
-    by falling y; ``separated`` how many front points one standard error tells apart; ``counts`` the trials by status,
-    derived points aside; ``course`` the hypervolume after each finished search trial, as (number of trials, share of
-    the box); ``course_note`` why it is missing.
+    ``points`` are the search trials and derived points that can be drawn; ``means`` the confirmed configurations, and
+    empty where the front is not confirmed; ``front`` the indices of those on the front, among the means where there are
+    any and else among the points, by falling y; ``separated`` how many front points one standard error tells apart;
+    ``counts`` the trials by status, derived points aside; ``course`` the hypervolume after each finished search trial,
+    as (number of trials, share of the box); ``course_note`` why it is missing.
     """
 
     data: str
@@ -82,6 +89,8 @@ class Study:
     reference: Reference | None
     course: tuple[tuple[int, float], ...]
     course_note: str
+    means: tuple[Point, ...] = ()
+    confirmation: Confirmation | None = None
 
     @property
     def objectives(self) -> tuple[Objective, ...]:
@@ -96,7 +105,8 @@ class Study:
     @property
     def members(self) -> tuple[Point, ...]:
         """The points on the front, best y first."""
-        return tuple(self.points[index] for index in self.front)
+        pool = self.means or self.points
+        return tuple(pool[index] for index in self.front)
 
     @property
     def backbones(self) -> tuple[str, ...]:
@@ -216,8 +226,10 @@ def study(sweep: Sweep, data: str) -> Study:
     axes = choose_axes(sweep.objectives)
     objectives = [axis for axis in (axes.y, axes.x, axes.colour) if axis is not None]
     points, incomplete = _points(sweep, trials, objectives)
-    front = front_order(points, objectives)
-    members = [points[index] for index in front]
+    repeated = confirmation(sweep, trials, data)
+    means = mean_points(points, repeated, objectives, sweep.constraints)
+    front = front_order(means or points, objectives)
+    members = [(means or points)[index] for index in front]
     errors = [point.se for point in members if point.se is not None]
     reference = sweep.references.get(data)
     course, note = hypervolume_course(trials, points, objectives, reference)
@@ -236,7 +248,37 @@ def study(sweep: Sweep, data: str) -> Study:
         reference=reference,
         course=course,
         course_note=note,
+        means=means,
+        confirmation=repeated,
     )
+
+
+def mean_points(
+    points: Sequence[Point],
+    repeated: Confirmation | None,
+    objectives: Sequence[Objective],
+    constraints: Sequence[str],
+) -> tuple[Point, ...]:
+    """The configurations with fresh seeds, at their means; none while no candidate has several seeds.
+
+    A mean is judged against the constraints anew; its standard error is over the fresh seeds.
+    """
+    if repeated is None or not repeated.counts:
+        return ()
+    found = []
+    for point in points:
+        told = repeated.repeats.get(point.run_id)
+        if told is not None and all(objective.metric in told.means for objective in objectives):
+            again = replace(
+                point,
+                values=tuple(told.means[objective.metric] for objective in objectives),
+                se=told.errors[objectives[0].metric],
+                eligible=meets(constraints, told.means),
+                repeats=told,
+                beaten=point.run_id not in repeated.candidates,
+            )
+            found.append(again)
+    return tuple(found)
 
 
 def _points(sweep: Sweep, trials: pd.DataFrame, objectives: Sequence[Objective]) -> tuple[list[Point], list[str]]:
@@ -268,6 +310,7 @@ def _points(sweep: Sweep, trials: pd.DataFrame, objectives: Sequence[Objective])
                 anchor=row["mlflow_run_id"] in sweep.anchors,
                 derived_from=str(row["derived_from"]) if row["stage"] == Stage.DERIVED.value else None,
                 alpha=_alpha(row.get(f"{PARAM_PREFIX}wise_alpha")),
+                pruned=not completed,
             )
         )
     return points, incomplete
@@ -338,21 +381,3 @@ def mark_front(sweep: Sweep, studies: Sequence[Study]) -> pd.DataFrame:
     ]
     trials["on_front"] = pd.Series(flags, dtype="boolean", index=trials.index)
     return trials
-
-
-def confirmed(trials: pd.DataFrame, config_id: str, metric: str) -> tuple[int, float, float] | None:
-    """(n, mean, standard error) of ``metric`` over a configuration's completed confirmation runs; None if n < 2.
-
-    The search run is left out: it was chosen for its value, so it would flatter the mean.
-    """
-    rows = trials[
-        trials["stage"].eq(Stage.CONFIRM.value)
-        & trials["status"].eq(Status.COMPLETED.value)
-        & trials["config_id"].eq(config_id).fillna(False)
-    ]
-    values = [value for value in map(finite, rows[metric]) if value is not None]
-    if len(values) < 2:
-        return None
-    mean = sum(values) / len(values)
-    spread = math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1))
-    return len(values), mean, spread / math.sqrt(len(values))

@@ -40,12 +40,18 @@ def script_json(value: object) -> str:
 def hover_text(mark: Mark, row: Mapping[str, object], varied: Sequence[str], config: Mapping[str, object]) -> str:
     """What stands beside the pointer: who, what it reached, and the part of the configuration that varies."""
     lines = [f"<b>{_plain(mark.trial_id)}</b> {_plain(mark.method)}" + (" (anchor)" if mark.anchor else "")]
+    if mark.n:
+        lines.append(f"mean over fresh seeds ± standard error, n = {mark.n}")
+    elif mark.behind:
+        lines.append("the search's run, n = 1" if not mark.derived else "n = 1, not confirmed")
     for name in ("val_accuracy", "val_balanced_accuracy", "val_cka", "sharpness", "train_seconds"):
         value = show(row.get(name), METRICS[name])
         if value:
             lines.append(f"{METRICS[name].label}: {value}")
     lines += [f"{_plain(key)}: {_plain(show(config.get(key)) or 'none')}" for key in varied if key != "method"]
-    if not mark.eligible:
+    if mark.pruned:
+        lines.append("<i>stopped early: values of its last epoch</i>")
+    elif not mark.eligible:
         lines.append("<i>not eligible for the front</i>")
     return "<br>".join(lines)
 
@@ -73,7 +79,7 @@ def _traces(picture: FrontPicture, hover: Mapping[str, str], theme: Theme) -> li
             }
         )  # fmt: skip
     for slot, method in enumerate(picture.styles.methods):
-        marks = [mark for mark in picture.marks if mark.method == method]
+        marks = sorted((mark for mark in picture.marks if mark.method == method), key=lambda mark: mark.n)
         if marks:
             traces.append(_method_trace(picture, marks, method, theme.colour(slot), hover, theme))
             traces.append(_key(method, theme.colour(slot), "circle") | {"legendgroup": method})
@@ -105,14 +111,17 @@ def _method_trace(
 ) -> dict[str, object]:
     symbols = [plotly_marker(picture.styles.backbones.index(mark.backbone)) for mark in marks]
     shaded = any(mark.shade is not None for mark in marks)
+    grey = [theme.muted if mark.pruned else colour for mark in marks]
     style: dict[str, object] = {
-        "color": [mark.shade for mark in marks] if shaded else colour,
-        "symbol": [f"{name}-open" if not mark.eligible else name for name, mark in zip(symbols, marks, strict=True)],
-        "size": [(13 if mark.on_front else 9) * (0.6 if mark.derived else 1.0) for mark in marks],
-        "opacity": [1.0 if mark.on_front else 0.55 for mark in marks],
+        "color": [mark.shade for mark in marks] if shaded else grey,
+        "symbol": [_symbol(name, mark) for name, mark in zip(symbols, marks, strict=True)],
+        "size": [(13 if mark.on_front else 9) * (0.6 if mark.small else 1.0) for mark in marks],
+        "opacity": [1.0 if mark.on_front else (0.4 if mark.small else 0.55) for mark in marks],
         "line": {
             "width": [2.5 if shaded else (1.5 if mark.on_front or not mark.eligible else 0) for mark in marks],
-            "color": [colour if shaded or not mark.eligible else theme.ink for mark in marks],
+            "color": [
+                theme.muted if mark.pruned else colour if shaded or not mark.eligible else theme.ink for mark in marks
+            ],
         },
     }
     if shaded:
@@ -127,9 +136,27 @@ def _method_trace(
         "text": [_plain(mark.trial_id + (" (anchor)" if mark.anchor else "")) if mark.label else "" for mark in marks],
         "textposition": ["bottom left" if mark.x > sum(picture.x_range) / 2 else "bottom right" for mark in marks],
         "textfont": {"size": 11, "color": theme.ink},
-        "hovertext": [hover[mark.trial_id] for mark in marks],
+        "hovertext": [hover[mark.key] for mark in marks],
         "hoverinfo": "text",
         "marker": style,
+        **_bars(marks, colour),
+    }
+
+
+def _symbol(name: str, mark: Mark) -> str:
+    if mark.pruned:
+        return "x-thin-open"  # a cross: grey alone would be a linear probe's
+    return name if mark.eligible else f"{name}-open"
+
+
+def _bars(marks: Sequence[Mark], colour: str) -> dict[str, object]:
+    """Standard errors of the means among the marks, both ways; nothing where there are none."""
+    if all(mark.n == 0 for mark in marks):
+        return {}
+    look = {"type": "data", "color": colour, "thickness": 1.1, "width": 3}
+    return {
+        "error_x": look | {"array": [mark.errors[0] for mark in marks]},
+        "error_y": look | {"array": [mark.errors[1] for mark in marks]},
     }
 
 

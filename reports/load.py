@@ -48,6 +48,19 @@ class Reference:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Recorded:
+    """What the sweep recorded of a data set's confirmation; ``candidates`` are ids of its search trials.
+
+    ``delta`` is how much of a difference luck may explain, by metric; empty until the anchors have shown it.
+    """
+
+    end: str
+    reason: str
+    delta: Mapping[str, float]
+    candidates: frozenset[str]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Sweep:
     """One sweep as the store knows it.
 
@@ -64,6 +77,7 @@ class Sweep:
     objectives: tuple[Objective, ...]
     constraints: tuple[str, ...]
     references: Mapping[str, Reference]
+    confirmations: Mapping[str, Recorded]
     command: str
     git_commit: str
     git_dirty: bool
@@ -99,6 +113,7 @@ def load_sweep(client: Any, name: str) -> Sweep:
         objectives=_objectives(tags),
         constraints=tuple(str(text) for text in _json(tags, Tag.CONSTRAINTS, list, notes, "the sweep")),
         references=_references(tags, notes),
+        confirmations=_confirmations(tags, notes),
         command=tags.get(Tag.COMMAND, ""),
         git_commit=tags.get(Tag.GIT_COMMIT, ""),
         git_dirty=tags.get(Tag.GIT_DIRTY, "").lower() == "true",
@@ -158,7 +173,10 @@ def _row(run: Any, sweep: str, config: Mapping[str, object], facts: Mapping[str,
     tags: dict[str, str] = run.data.tags
     method = tags.get(Tag.METHOD) or str(config.get("method", ""))
     adapter, penalty = _method_parts(method)
-    values = {name: value for name, value in run.data.metrics.items() if not name.startswith(CURVE_PREFIX)}
+    measured = run.data.metrics
+    if tags.get(Tag.STATUS) == Status.PRUNED.value:  # its last epoch is all there is
+        measured = {name.removeprefix(CURVE_PREFIX): value for name, value in measured.items()} | measured
+    values = {name: value for name, value in measured.items() if not name.startswith(CURVE_PREFIX)}
     feasible = tags.get(Tag.FEASIBLE, "").lower()
     return {
         "sweep": sweep,
@@ -303,6 +321,21 @@ def _references(tags: Mapping[str, str], notes: list[str]) -> dict[str, Referenc
         worst, ideal = corner.get("reference"), corner.get("ideal")
         if isinstance(worst, dict) and isinstance(ideal, dict):
             found[str(data)] = Reference(worst=worst, ideal=ideal)
+    return found
+
+
+def _confirmations(tags: Mapping[str, str], notes: list[str]) -> dict[str, Recorded]:
+    found = {}
+    for data, told in _json(tags, Tag.CONFIRMATION, dict, notes, "the sweep").items():
+        entry = told if isinstance(told, dict) else {}
+        margins, names = entry.get("delta"), entry.get("candidates")
+        sizes = {str(k): finite(v) for k, v in margins.items()} if isinstance(margins, dict) else {}
+        found[str(data)] = Recorded(
+            end=str(entry.get("end", "")),
+            reason=str(entry.get("reason", "")),
+            delta={metric: size for metric, size in sizes.items() if metric in METRICS and size is not None},
+            candidates=frozenset(str(name) for name in names) if isinstance(names, list) else frozenset(),
+        )
     return found
 
 

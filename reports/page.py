@@ -9,10 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reports import interactive, words
+from reports.confirmed import estimates
 from reports.figures import FrontPicture
 from reports.fronts import Pick, Study, runs
 from reports.load import Sweep, finite, records
-from reports.paper_tables import MISSING, Table, failures_table, shared_settings, show, trials_table, varied_keys
+from reports.paper_tables import (
+    MISSING,
+    Table,
+    failures_table,
+    searched_runs,
+    shared_settings,
+    show,
+    trials_table,
+    varied_keys,
+)
 from reports.points import command
 from repsim.records import METRICS, Status
 
@@ -146,6 +156,9 @@ def _study(sweep: Sweep, study: Study, drawn: Drawn, number: int, report: Path, 
         )
         panels = "".join(f"<figure>{image(svgs, f'Front of {name}')}</figure>" for name, svgs in drawn.panels)
         parts.append(f'<div class="grid">{panels}</div>')
+    said = words.confirmation(study)
+    if said:
+        parts.append(f"<h3>Confirmation</h3><p>{esc(said)}</p>")
     parts.append(_picks(sweep, study, report))
     if not study.single:
         parts.append("<h3>Hypervolume against trials</h3>")
@@ -178,10 +191,14 @@ def _front_figure(sweep: Sweep, study: Study, drawn: Drawn, number: int) -> str:
     if drawn.front is None or drawn.picture is None:
         return ""
     rows = {row["trial_id"]: row for row in records(study.trials) if row["stage"] != "confirm"}
-    varied = varied_keys(sweep, [str(run_id) for run_id in study.trials["mlflow_run_id"]])
+    varied = varied_keys(sweep, searched_runs(study.trials))
+    told = {point.trial_id: estimates(point.repeats) for point in study.means if point.repeats is not None}
     hover = {
-        mark.trial_id: interactive.hover_text(
-            mark, rows[mark.trial_id], varied, sweep.configs[str(rows[mark.trial_id]["mlflow_run_id"])]
+        mark.key: interactive.hover_text(
+            mark,
+            rows[mark.trial_id] | (told[mark.trial_id] if mark.n else {}),
+            varied,
+            sweep.configs[str(rows[mark.trial_id]["mlflow_run_id"])],
         )
         for mark in drawn.picture.marks
     }
@@ -196,22 +213,31 @@ def _front_figure(sweep: Sweep, study: Study, drawn: Drawn, number: int) -> str:
 
 
 def _front_caption(study: Study) -> str:
-    trials = [point for point in study.points if point.derived_from is None]
+    trials = [point for point in study.points if point.derived_from is None and not point.pruned]
+    stopped = sum(point.pruned for point in study.points)
     drawn, total = len(trials), int((study.trials["stage"] == "search").sum())
     said = [
         f"{drawn} of {total} search trials have every objective and are drawn; "
         "colour is the method, shape the backbone."
     ]
-    if len(trials) < len(study.points):
-        said.append(f"Small points on thin lines are models {words.BETWEEN}.")
+    if stopped:
+        said.append(f"Grey crosses are trials stopped early ({stopped}), where their last epoch left them.")
+    if study.means:
+        said.append(
+            "Large points are means over fresh seeds, with one standard error both ways (none where n = 1); small ones "
+            "are the search's own runs, n = 1, which the means leave out."
+        )
+    if any(point.derived_from is not None for point in study.points):
+        said.append(f"Small points on thin lines are models {words.BETWEEN}" + (", n = 1." if study.means else "."))
     if study.axes.colour is None:
-        said.append("The stepped line is the front: everything below and behind it is attained by some trial.")
+        by = "configuration's mean" if study.means else "trial"
+        said.append(f"The stepped line is the front: everything below and behind it is attained by some {by}.")
     else:
         said.append(
             f"Fill colour is {METRICS[study.axes.colour.metric].label}, the outline the method. The front has three "
             "objectives, so its points (large) are not joined."
         )
-    if study.members and study.members[0].se is not None:
+    if study.members and study.members[0].se is not None and not study.means:
         n_val = finite(study.trials["n_val"].dropna().iloc[0])
         said.append(
             f"The bar is one standard error of val accuracy at the most accurate point (n = {show(n_val)} val images)."
@@ -232,6 +258,7 @@ def _course_caption(study: Study) -> str:
     return (
         f"Share of the box between reference and ideal that the front dominates: {'; '.join(corners)}. "
         "The reference was fixed once, from the sweep's anchors; points outside the box count nothing."
+        + (" Counted are the search's own runs, before their front was confirmed." if study.means else "")
     )
 
 
@@ -251,7 +278,10 @@ def _pick(sweep: Sweep, study: Study, picks: Sequence[Pick], report: Path) -> st
     rows = records(study.trials[study.trials["mlflow_run_id"] == point.run_id])
     names = dict.fromkeys([*(o.metric for o in study.objectives), "val_accuracy", "val_balanced_accuracy", "val_cka"])
     names |= dict.fromkeys(["test_accuracy", "test_cka", "sharpness"])
-    reached = {METRICS[name].label: show(rows[0][name], METRICS[name]) or MISSING for name in names}
+    row, n = rows[0], {}
+    if point.repeats is not None:
+        row, n = row | estimates(point.repeats), {"n (fresh seeds)": str(point.repeats.n)}
+    reached = n | {METRICS[name].label: show(row[name], METRICS[name]) or MISSING for name in names}
     config = {key: show(value) or "none" for key, value in sweep.configs[point.run_id].items()}
     roles = "the only trial" if study.single else "; ".join(pick.role for pick in picks)
     return (
@@ -286,7 +316,7 @@ def table_html(table: Table, long: Sequence[str] = (), skip: Sequence[str] = ())
     return f'<div class="scroll" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
 
 
-_NUMBERS = frozenset({"strength", "optim.lr", "seed", "trials", "completed", "on the front", "attempts"})
+_NUMBERS = frozenset({"strength", "optim.lr", "seed", "trials", "completed", "on the front", "attempts", "n"})
 
 
 def _front_section(sweep: Sweep, studies: Sequence[Study], table: Table, report: Path) -> str:
@@ -320,6 +350,8 @@ def _trials_section(sweep: Sweep, studies: Sequence[Study]) -> str:
         who = f" on {esc(study.data)}" if len(studies) > 1 else ""
         counts = ", ".join(f"{count} {name}" for name, count in sorted(study.counts.items()))
         parts.append(f"<h2>All trials{who}</h2><p>{esc(counts)}.</p>{table_html(trials_table(sweep, study))}")
+        stopped = words.stopped_early(study)
+        parts.append(f"<p>{esc(stopped)}</p>" if stopped else "")
         failures = failures_table(study)
         if failures.rows:
             parts.append(f"<h3>Failed, pruned and waiting{who}</h3>{table_html(failures, long=('reason',))}")

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from reports.fronts import Study, confirmed, wise_words
+from reports.confirmed import Estimate, estimates
+from reports.fronts import Study, wise_words
 from reports.load import Sweep, finite, records
-from repsim.records import METRICS, PARAM_PREFIX, Metric, Status
+from repsim.records import METRICS, PARAM_PREFIX, Metric, Stage, Status
 
 FRONT_METRICS: tuple[str, ...] = (
     "val_accuracy", "val_balanced_accuracy", "val_auc", "val_nll", "val_cka", "val_procrustes",
@@ -51,6 +52,9 @@ def show(value: object, metric: Metric | None = None) -> str:
         return "yes" if value else "no"
     if isinstance(value, str):
         return value
+    if isinstance(value, Estimate):
+        error = "" if value.error is None else f" ± {show(value.error, metric)}"
+        return show(value.mean, metric) + error
     if isinstance(value, list | tuple | dict):
         return json.dumps(value)
     found = finite(value)
@@ -82,6 +86,11 @@ def varied_keys(sweep: Sweep, run_ids: Sequence[str]) -> tuple[str, ...]:
     return (*lead, *varied)
 
 
+def searched_runs(trials: pd.DataFrame) -> list[str]:
+    """Run ids without confirmations, which differ from what they confirm in the seed alone."""
+    return [str(run_id) for run_id in trials.loc[trials["stage"] != Stage.CONFIRM.value, "mlflow_run_id"]]
+
+
 def shared_settings(sweep: Sweep, run_ids: Sequence[str]) -> dict[str, object]:
     """The rest of the configuration: the keys with one value throughout, and that value."""
     varied = set(varied_keys(sweep, run_ids))
@@ -90,36 +99,33 @@ def shared_settings(sweep: Sweep, run_ids: Sequence[str]) -> dict[str, object]:
 
 
 def front_table(sweep: Sweep, studies: Sequence[Study]) -> Table:
-    """Every front member with its configuration (keys that vary) and its metrics."""
-    run_ids = [str(run_id) for run_id in sweep.trials["mlflow_run_id"]]
+    """Every front member with its configuration (keys that vary) and its metrics.
+
+    Those of a confirmed front are means over ``n`` fresh seeds ± their standard errors.
+    """
+    run_ids = searched_runs(sweep.trials)
     varied = varied_keys(sweep, run_ids) if run_ids else ()
     names = list(dict.fromkeys([*(objective.metric for objective in sweep.objectives), *FRONT_METRICS]))
     rows = []
-    confirmed_any = False
+    confirmed = any(study.means for study in studies)
+    if confirmed:  # what is reported stands first, what it was chosen by after it
+        names = sorted(names, key=lambda name: not name.startswith("test_"))
     for study in studies:
         by_run = {row["mlflow_run_id"]: row for row in records(study.trials)}
         for point in study.members:
-            row, config = by_run[point.run_id], sweep.configs[point.run_id]
-            again = confirmed(study.trials, str(row["config_id"]), study.axes.y.metric)
-            confirmed_any = confirmed_any or again is not None
-            repeat = "" if again is None else f"{again[1]:.3f} ± {again[2]:.3f} (n = {again[0]})"
-            rows.append(
-                (
-                    study.data,
-                    point.trial_id,
-                    *(_known(key, config, row) for key in varied),
-                    *(row[name] for name in names),
-                    repeat,
-                )
-            )
-    fresh = "fresh seeds"
-    columns = ("data", "trial", *varied, *(METRICS[name].label for name in names), fresh)
-    if not confirmed_any:
-        columns, rows = columns[:-1], [row[:-1] for row in rows]
+            row, config, n = by_run[point.run_id], sweep.configs[point.run_id], 1
+            if point.repeats is not None:
+                row, n = row | estimates(point.repeats), point.repeats.n
+            known = (_known(key, config, row) for key in varied)
+            counted = (n,) if confirmed else ()
+            rows.append((study.data, point.trial_id, *known, *counted, *(row[name] for name in names)))
+    caption = f"Front of sweep {sweep.name}. Test metrics are shown, never used for choosing."
+    if confirmed:
+        caption += " Values are means over n fresh seeds ± one standard error; n = 1 is the search's own run."
     return Table(
         name="front",
-        caption=f"Front of sweep {sweep.name}. Test metrics are shown, never used for choosing.",
-        columns=columns,
+        caption=caption,
+        columns=("data", "trial", *varied, *(("n",) if confirmed else ()), *(METRICS[name].label for name in names)),
         rows=tuple(rows),
         metrics={METRICS[name].label: METRICS[name] for name in names},
     )
@@ -202,13 +208,27 @@ def failures_table(study: Study) -> Table:
 
 
 def to_csv(table: Table) -> str:
-    """Comma separated, one header line, values in full precision, missing ones empty."""
+    """Comma separated, one header line, values in full precision, missing ones empty.
+
+    A standard error has a column of its own behind its mean's, ``NAME ±``.
+    """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(table.columns)
+    estimated = [any(isinstance(value, Estimate) for value in column) for column in zip(*table.rows, strict=True)]
+    spread = estimated or [False] * len(table.columns)
+    names = zip(table.columns, spread, strict=True)
+    writer.writerow([cell for name, two in names for cell in ((name, f"{name} ±") if two else (name,))])
     for row in table.rows:
-        writer.writerow([_csv_cell(value) for value in row])
+        cells = zip(row, spread, strict=True)
+        writer.writerow([cell for value, two in cells for cell in _csv_cells(value, two)])
     return buffer.getvalue()
+
+
+def _csv_cells(value: object, two: bool) -> tuple[object, ...]:
+    """A value, and in a column of estimates its standard error."""
+    if isinstance(value, Estimate):
+        return (_csv_cell(value.mean), _csv_cell(value.error))
+    return (_csv_cell(value), "") if two else (_csv_cell(value),)
 
 
 def _csv_cell(value: object) -> object:

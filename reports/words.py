@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from reports.fronts import KNEE, WITHIN, Point, Study, confirmed, front_order, recommend, runs, wise_words
+from reports.confirmed import UNDER_WAY, Estimate
+from reports.fronts import KNEE, WITHIN, Point, Study, front_order, recommend, runs, wise_words
 from reports.load import Sweep, finite
 from reports.paper_tables import show
 from repsim.records import FACTS, METRICS, Objective, Stage, Status
@@ -81,7 +84,8 @@ def trade(study: Study, best: Point, target: Point) -> str:
     before, after = (f"{show(p.values[1], metric)} ({p.trial_id})" for p in (best, target))
     cost = f"costs {amount(loss, study.axes.y)}"
     if best.se is not None:
-        cost += f", {'less' if loss <= best.se else 'more'} than one standard error ({100 * best.se:.1f} points)"
+        size = f"{100 * best.se:.1f} points" if METRICS[study.axes.y.metric].unit == "fraction" else f"{best.se:.3g}"
+        cost += f", {'less' if loss <= best.se else 'more'} than one standard error ({size})"
     if best.backbone != target.backbone:
         return (
             f"Taking {target.trial_id} instead of {best.trial_id} {cost}; their similarities are to different models."
@@ -95,14 +99,15 @@ def explanation(study: Study) -> list[str]:
         return []
     best = study.members[0]
     value = show(best.values[0], METRICS[study.axes.y.metric])
-    said = [f"Best {METRICS[study.axes.y.metric].label}: {describe(best)}, {value}."]
+    said = [f"Best {METRICS[study.axes.y.metric].label}: {describe(best)}, {value}." + on_test(study, best)]
     seen = {best.trial_id}
     for pick in study.picks[1:]:
         if pick.point.trial_id not in seen:
             seen.add(pick.point.trial_id)
             role = pick.role[0].upper() + pick.role[1:]
             cost = trade(study, best, pick.point)
-            said.append(f"{role}: {describe(pick.point)}." + ("" if cost == headline(study) else f" {cost}"))
+            price_of = "" if cost == headline(study) else f" {cost}"
+            said.append(f"{role}: {describe(pick.point)}.{price_of}{on_test(study, pick.point)}")
     others = [name for name in study.backbones if name != best.backbone]
     return said + [on_backbone(study, name) for name in others if within_backbone(study, name).members]
 
@@ -116,9 +121,11 @@ def on_backbone(study: Study, backbone: str) -> str:
 def within_backbone(study: Study, backbone: str) -> Study:
     """The same study, restricted to one backbone: its own front and its own picks."""
     points = tuple(point for point in study.points if point.backbone == backbone)
-    front = front_order(points, study.objectives)
-    picks = recommend([points[index] for index in front], study.objectives)
-    return replace(study, points=points, front=front, picks=picks)
+    means = tuple(point for point in study.means if point.backbone == backbone)
+    pool = means if study.means else points
+    front = front_order(pool, study.objectives)
+    picks = recommend([pool[index] for index in front], study.objectives)
+    return replace(study, points=points, means=means, front=front if pool else (), picks=picks)
 
 
 def separation(study: Study) -> str:
@@ -126,17 +133,71 @@ def separation(study: Study) -> str:
     total = len(study.members)
     if study.separated is None:
         return "No standard error is known for this objective, so nothing is said about how many points differ."
+    label = METRICS[study.axes.y.metric].label
     return (
-        f"One standard error of val accuracy tells {study.separated} of the {total} front points apart "
+        f"One standard error of {label} tells {study.separated} of the {total} front points apart "
         "(counted from the best down; kept when more than the larger of the two standard errors away)."
     )
 
 
-def single_seed(sweep: Sweep) -> bool:
-    """Whether no configuration has two fresh seeds, so that nothing is known about the spread between runs."""
-    metric = sweep.objectives[0].metric
-    ids = sweep.trials.loc[sweep.trials["stage"] == Stage.CONFIRM.value, "config_id"].dropna().unique()
-    return not any(confirmed(sweep.trials, str(config_id), metric) for config_id in ids)
+def on_test(study: Study, point: Point) -> str:
+    """`` Over 4 fresh seeds: test accuracy 0.812 ± 0.010, …``, a sentence more about a confirmed point."""
+    if point.repeats is None:
+        return ""
+    told = point.repeats
+    names = [objective.metric.replace("val_", "test_") for objective in study.objectives]
+    shown = [
+        f"{METRICS[name].label} {show(Estimate(mean=told.means[name], error=told.errors[name]), METRICS[name])}"
+        for name in names
+        if name in told.means
+    ]
+    seeds = "1 fresh seed" if told.n == 1 else f"{told.n} fresh seeds"
+    return f" Over {seeds}: {', '.join(shown)}." if shown else ""
+
+
+def confirmation(study: Study) -> str:
+    """What fresh seeds did to the front, why they ended, and how much luck was taken to explain; "" without any."""
+    found = study.confirmation
+    if found is None:
+        return ""
+    said = []
+    if study.means:
+        seeds = sorted({point.repeats.n for point in study.members if point.repeats is not None})
+        over = f" over {' to '.join(str(n) for n in {seeds[0]: 0, seeds[-1]: 0})} fresh seeds" if seeds else ""
+        said.append(
+            f"{len(found.candidates)} configurations were candidates, {len(study.members)} are on the confirmed front: "
+            f"the means{over} of val metrics that no other candidate's means dominate. The search's own runs are no "
+            "part of a mean, because they were chosen for their values."
+        )
+    else:
+        said.append("No candidate has two completed fresh seeds, so the front is the search's: n = 1, no error bars.")
+    if found.missing and study.means:
+        said.append(f"{found.missing} candidates have no completed fresh seed and are left out.")
+    if found.delta:
+        sizes = ", ".join(f"{METRICS[name].label} {size:.3g}" for name, size in found.delta.items())
+        said.append(f"A candidate is what none betters by more than luck explains, δ = {sizes}.")
+    if found.end == UNDER_WAY:
+        said.append(f"The confirmation was not complete when this was built: {found.reason}.")
+    elif found.end:
+        said.append(f"The confirmation ended: {found.end} ({found.reason}).")
+    return " ".join(said)
+
+
+_STOPPED = re.compile(r"stopped (at epoch \d+ of \d+)")
+
+
+def stopped_early(study: Study) -> str:
+    """``12 trials stopped early: 7 at epoch 2 of 8, 5 at epoch 4 of 8.``; "" where none was."""
+    pruned = study.trials[study.trials["status"] == Status.PRUNED.value]
+    if pruned.empty:
+        return ""
+    reasons = []
+    for text in pruned["reason"].fillna(""):
+        match = _STOPPED.match(text)
+        reasons.append(match.group(1) if match else text.partition(":")[0] or "no reason recorded")
+    counts = [f"{count} {reason}" for reason, count in sorted(Counter(reasons).items(), key=lambda item: -item[1])]
+    trials = "1 trial was" if len(pruned) == 1 else f"{len(pruned)} trials were"
+    return f"{trials} stopped early: {', '.join(counts)}. None is on the front."
 
 
 def warnings_for(sweep: Sweep, studies: Sequence[Study]) -> list[tuple[str, str]]:
@@ -156,10 +217,12 @@ def warnings_for(sweep: Sweep, studies: Sequence[Study]) -> list[tuple[str, str]
     if sweep.git_dirty:
         text = "The working tree had uncommitted changes, so the commit alone does not name the code that ran."
         found.append(("dirty tree", text))
-    if single_seed(sweep) and len(status):
+    single = [study.data for study in studies if not study.means]
+    if single and len(status):
+        which = "" if len(single) == len(studies) else f"{', '.join(single)}: "
         text = (
-            "Every point is one training run, so the spread between seeds is not known. Where a standard error is "
-            "given, it is the binomial one that comes from the number of val images alone."
+            f"{which}Every point is one training run, so the spread between seeds is not known. Where a standard error "
+            "is given, it is the binomial one that comes from the number of val images alone."
         )
         found.append((NO_ERROR_BARS, text))
     for study in studies:

@@ -151,6 +151,7 @@ class Tag:
     OBJECTIVES = "objectives"
     CONSTRAINTS = "constraints"
     REFERENCE = "hypervolume_reference"
+    CONFIRMATION = "confirmation"
     COMMAND = "command"
     GIT_COMMIT = "git_commit"
     GIT_DIRTY = "git_dirty"

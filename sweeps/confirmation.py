@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from repsim.front import dominates, nondominated
@@ -61,11 +61,17 @@ class End(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What to run next: ``due`` as (config_id, seed), in order, those under way included. ``reason`` is in words."""
+    """What to run next: ``due`` as (config_id, seed), in order, those under way included. ``reason`` is in words.
+
+    ``margins`` is δ by metric and ``candidates`` are the configurations that may be on the front (config_ids), both
+    empty until the anchors have shown how far luck reaches.
+    """
 
     due: tuple[tuple[str, int], ...]
     end: End
     reason: str
+    margins: Mapping[str, float] = field(default_factory=dict)
+    candidates: tuple[str, ...] = ()
 
 
 def summary(values: Sequence[float]) -> tuple[float, float | None, int]:
@@ -179,8 +185,21 @@ def next_runs(
         margins = {objective.metric: 0.0 for objective in objectives}
     chosen = candidates(runs, margins, objectives, feasible)
     plan = budget.take(_grid(chosen, search_seed, seeds), f"{seeds} seeds of each of {len(chosen)} candidates")
-    if plan is not None:
-        return plan
+    if plan is None:
+        plan = _until_still(runs, chosen, objectives, feasible, budget, search_seed, seeds)
+    return replace(plan, margins=margins, candidates=tuple(chosen))
+
+
+def _until_still(
+    runs: Sequence[Run],
+    chosen: Sequence[str],
+    objectives: Sequence[Objective],
+    feasible: Feasible | None,
+    budget: _Budget,
+    search_seed: int,
+    seeds: int,
+) -> Plan:
+    """One more seed of every candidate, again and again, until the front has the same members as one seed before."""
     before = _members(runs, chosen, objectives, feasible, search_seed + seeds)
     last = search_seed + seeds
     while True:

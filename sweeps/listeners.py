@@ -25,6 +25,7 @@ class Listeners:
         self._derived: dict[str, TrialRecord] = {}
         self._front: list[str] = []
         self._mean_volume: float | None = None
+        self._due = 0
 
     def replay(self) -> None:
         """Tell MLflow what the journal holds already; what it has is not written twice."""
@@ -66,7 +67,10 @@ class Listeners:
 
     def _tell_front(self) -> None:
         """Only a trial that has ended can change the front: between two of them, what is shown stays."""
-        self._front = [trial_id for data in self._space.data for trial_id in self._search.front(data)]
+        self._tell_confirmation()
+        confirmed = {data: self._search.confirmed_front(data) for data in self._space.data}
+        fronts = [self._search.front(data) if found is None else found for data, found in confirmed.items()]
+        self._front = [trial_id for front in fronts for trial_id in front]
         self._writer.set_front(self._front)
         ended = sum(record.status.terminal for record in self._journal.history.records.values())
         volumes = [self._search.hypervolume(data) for data in self._space.data]
@@ -74,6 +78,24 @@ class Listeners:
         self._mean_volume = sum(known.values()) / len(known) if known else None
         if known:
             self._writer.sweep_values(ended, known)
+
+    def _tell_confirmation(self) -> None:
+        """How far each data set's confirmation is; the report and the live view know it from here."""
+        told: dict[str, dict[str, object]] = {}
+        due = 0
+        for data in self._space.data:
+            if self._search.confirming(data):
+                plan = self._search.confirmation(data)
+                due += len(plan.due)
+                told[data] = {
+                    "end": plan.end.value,
+                    "reason": plan.reason,
+                    "delta": dict(plan.margins),
+                    "candidates": self._search.candidates(data),
+                }
+        self._due = due
+        if told:
+            self._writer.set_confirmation(told)
 
     def _tell_curve(self) -> None:
         """The hypervolume after every trial that has ended; what MLflow has of it is not written twice."""
@@ -89,4 +111,4 @@ class Listeners:
 
     def _show(self) -> None:
         records = [*self._journal.history.records.values(), *self._derived.values()]
-        self._view.update(records, self._front, self._mean_volume)
+        self._view.update(records, self._front, self._mean_volume, due=self._due)

@@ -51,6 +51,7 @@ class LiveView:
         self._records: Sequence[TrialRecord] = ()
         self._front: frozenset[str] = frozenset()
         self._hypervolume: Hypervolume = None
+        self._confirmations = 0
         self._live: Live | None = None
         if interactive is None:
             interactive = stream.isatty() and os.environ.get("TERM", "") not in ("", "dumb", "unknown")
@@ -59,9 +60,15 @@ class LiveView:
             self._live = Live(console=console, get_renderable=self._render, refresh_per_second=4)
             self._live.start()
 
-    def update(self, records: Sequence[TrialRecord], front: Collection[str], hypervolume: Hypervolume = None) -> None:
-        """Show these records; ``front`` holds the trial ids of the current front's members."""
+    def update(
+        self, records: Sequence[TrialRecord], front: Collection[str], hypervolume: Hypervolume = None, due: int = 0
+    ) -> None:
+        """Show these records; ``front`` holds the trial ids of the current front's members.
+
+        ``due`` counts the confirmation runs known to be needed that have not ended, those under way included.
+        """
         with self._lock:
+            self._confirmations = self._confirmed(records) + due
             self._records, self._front, self._hypervolume = list(records), frozenset(front), hypervolume
             changed = [record for record in records if self._seen.get(record.trial.trial_id) is not record.status]
             for record in changed:
@@ -114,10 +121,22 @@ class LiveView:
     def _finished(self) -> int:
         return sum(record.status.terminal and record.trial.stage is Stage.SEARCH for record in self._records)
 
+    @staticmethod
+    def _confirmed(records: Sequence[TrialRecord]) -> int:
+        return sum(record.status.terminal and record.trial.stage is Stage.CONFIRM for record in records)
+
+    def _confirming(self) -> str:
+        done = self._confirmed(self._records)
+        if done < self._confirmations:
+            return f"confirming {done} of {self._confirmations}"
+        return f"{done} fresh seeds" if done else ""
+
     def _line(self, record: TrialRecord) -> str:
         width = len(str(self._total))
         stage = record.trial.stage
-        count = f"[{self._finished():>{width}}/{self._total}]" if stage is Stage.SEARCH else f"[{stage.value}]"
+        count = f"[{self._finished():>{width}}/{self._total}]"
+        if stage is Stage.CONFIRM:
+            count = f"[confirm {self._confirmed(self._records)}/{self._confirmations}]"
         parts = [count, record.trial.trial_id, record.status.value, describe(record.trial)]
         if len(self._space.data) > 1:
             parts.append(record.trial.data)
@@ -170,9 +189,10 @@ class LiveView:
         left = self.eta()
         parts = [
             f"{clean(self._space.name)}: {self._finished()}/{self._total} done",
+            self._confirming(),
             f"{counts[Status.RUNNING]} running",
             f"{waiting} waiting",
-            f"{counts[Status.PRUNED]} pruned" if counts[Status.PRUNED] else "",
+            f"stopped early {counts[Status.PRUNED]}" if counts[Status.PRUNED] else "",
             f"{counts[Status.FAILED]} failed",
             f"elapsed {human(self._clock() - self._began)}",
             f"eta {'?' if left is None else human(left)}",

@@ -168,6 +168,19 @@ class Search:
         """How far the confirmation is, and in words why it ended."""
         return self._studies[data].plan
 
+    def confirming(self, data: str) -> bool:
+        """Whether fresh seeds were asked for and the search itself is over, so that there is a confirmation to tell."""
+        return self._space.confirm_seeds > 0 and not self._space.is_single_run and self._studies[data].over
+
+    def candidates(self, data: str) -> list[str]:
+        """Ids of the search trials whose configurations may be on the confirmed front; empty until it is known."""
+        chosen = set(self._studies[data].plan.candidates)
+        return [trial.trial_id for trial in self._studies[data].trials if trial.config.config_id in chosen]
+
+    def confirmed_front(self, data: str) -> list[str] | None:
+        """Ids of the search trials whose means over fresh seeds no other candidate's dominate; None before any."""
+        return self._studies[data].confirmed_front() if self.confirming(data) else None
+
     def study(self, data: str) -> optuna.Study:
         """The data set's history as an Optuna study in memory (for inspection; changing it changes nothing)."""
         return self._studies[data].optuna_study()
@@ -216,7 +229,7 @@ class Search:
 
     def _over(self) -> list[Study]:
         """Studies whose search has ended, with all its trials: they may be confirmed."""
-        return [s for s in self._studies.values() if s.ended_by and all(t.trial_id in s.outcomes for t in s.trials)]
+        return [study for study in self._studies.values() if study.over]
 
     def _known(self, trial: Trial) -> Study:
         study = self._studies.get(trial.data)

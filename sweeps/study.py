@@ -13,7 +13,7 @@ from repsim.catalogue import ADAPTERS
 from repsim.config import TrialConfig
 from repsim.records import Stage, Status
 from sweeps.balance import Balanced
-from sweeps.confirmation import End, Plan, Run, next_runs
+from sweeps.confirmation import End, Plan, Run, front_of_means, next_runs
 from sweeps.domains import Params
 from sweeps.identity import identity
 from sweeps.judgement import Candidate, Judgement, Outcome, Values
@@ -150,7 +150,7 @@ class Study:
         """What is to be confirmed, once the search is over and its trials have ended."""
         n_val = max((outcome.n_val for outcome in self.outcomes.values()), default=0)
         return next_runs(
-            [self._as_run(trial) for trial in (*self.trials, *self.confirmations) if trial.trial_id in self.outcomes],
+            self._runs(),
             self._space.objectives,
             n_val=n_val or 10**12,  # not known: the binomial part of δ is left out
             seeds=0 if self._space.is_single_run else self._space.confirm_seeds,
@@ -158,6 +158,22 @@ class Study:
             max_runs=self._space.confirm_runs,
             feasible=self._judgement.feasible,
         )
+
+    @property
+    def over(self) -> bool:
+        """Whether the search has ended with all its trials, so that it may be confirmed."""
+        return bool(self.ended_by) and all(trial.trial_id in self.outcomes for trial in self.trials)
+
+    def confirmed_front(self) -> list[str] | None:
+        """Ids of the search trials whose configurations are on the front of the means over fresh seeds.
+
+        None while no candidate has two, so that there are no means worth the name.
+        """
+        means = front_of_means(self._runs(), self.plan.candidates, self._space.objectives, self._judgement.feasible)
+        if not self.over or all(mean.n < 2 for mean in means):
+            return None
+        kept = {mean.config_id for mean in means if mean.on_front}
+        return [trial.trial_id for trial in self.trials if trial.config.config_id in kept]
 
     @property
     def confirmed(self) -> bool:
@@ -286,6 +302,9 @@ class Study:
             values=self._judgement.point(evidence.values),
             violations=self._judgement.violations(evidence.values),
         )
+
+    def _runs(self) -> list[Run]:
+        return [self._as_run(trial) for trial in (*self.trials, *self.confirmations) if trial.trial_id in self.outcomes]
 
     def _as_run(self, trial: Trial) -> Run:
         outcome = self.outcomes[trial.trial_id]

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from repsim.errors import Mistake, RequestError, one_line
-from repsim.records import KIND_SWEEP, KIND_TRIAL, Stage, Status, Tag
+from repsim.records import KIND_SWEEP, KIND_TRIAL, Status, Tag
 from sweeps.patient import PAUSES, PatientThread, short
 from sweeps.space import Space
 from sweeps.tracking_rows import (
@@ -174,6 +174,11 @@ class SweepWriter:
         self._reference = {**self._reference, data: {"reference": dict(reference), "ideal": dict(ideal)}}
         tags = {Tag.REFERENCE: json.dumps(self._reference, ensure_ascii=False)}
         self._thread.put("reference", partial(self._write_parent_tags, tags))
+
+    def set_confirmation(self, told: Mapping[str, Mapping[str, object]]) -> None:
+        """Queue how far the confirmation of each data set's front is: its end, the reason, δ and the candidates."""
+        tags = {Tag.CONFIRMATION: text(told)}
+        self._thread.put("confirmation", partial(self._write_parent_tags, tags))
 
     def sweep_values(self, step: int, values: Mapping[str, float]) -> None:
         """Queue values of the sweep itself (``curve/hypervolume``) at ``step``, the number of finished trials."""
@@ -400,16 +405,10 @@ class SweepWriter:
         }
 
     def _parent_of(self, trial: Trial) -> str:
-        if trial.derived_from is not None:
-            return self._children[trial.derived_from].run_id
-        if trial.stage is not Stage.SEARCH:
-            for child in self._children.values():
-                same = (
-                    child.tags.get(Tag.CONFIG_ID) == trial.config.config_id and child.tags.get(Tag.DATA) == trial.data
-                )
-                if same and child.tags.get(Tag.STAGE) == Stage.SEARCH.value:
-                    return child.run_id
-        return self._run_id
+        """The run that a trial is filed under: its sweep's, or that of the trial it confirms or is derived from."""
+        owner = self._children.get(trial.derived_from or trial.confirms or "")
+        # after an outage a confirmation may be written before its trial; a resume puts it in its place
+        return self._run_id if owner is None else owner.run_id
 
     # ---- calls
 

@@ -184,6 +184,28 @@ def test_the_table_shows_counts_front_and_running_trials(make: Make, monkeypatch
     assert "repsim" in last
 
 
+def test_what_was_stopped_and_how_far_the_confirmation_is(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    view, _, clock = make(interactive=True, total=4)
+    records = [_record(0, Status.COMPLETED, clock), *(_record(k, Status.PRUNED, clock) for k in (1, 2, 3))]
+    for number in range(4, 8):
+        fresh = _record(number, Status.COMPLETED if number < 7 else Status.RUNNING, clock)
+        fresh.trial = dataclasses.replace(fresh.trial, stage=Stage.CONFIRM)
+        records.append(fresh)
+    view.update(records, ["t0000"], due=6)
+    assert "4/4 done   confirming 3 of 9   1 running" in view._summary()
+    assert "stopped early 3" in view._summary()
+    view.update(records[:-1], ["t0000"])
+    assert "3 fresh seeds" in view._summary()
+    view.update(records[:4], ["t0000"])
+    assert "confirming" not in view._summary()
+    assert "fresh seeds" not in view._summary()
+    view.close()
+    plain, printed, _ = make(total=4)
+    plain.update(records, ["t0000"], due=6)
+    assert "[confirm 3/9] t0006 completed" in printed.getvalue()
+
+
 def test_hostile_names_are_shown_as_they_are(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "160")
     for interactive in (True, False):

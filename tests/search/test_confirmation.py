@@ -210,6 +210,7 @@ def test_failed_seeds_make_n_smaller_and_an_infeasible_mean_is_not_on_the_front(
 def test_first_the_anchors_then_the_candidates_then_one_more_for_all() -> None:
     first = plan(SEARCH)
     assert first.due == (("probe", 1), ("full", 1), ("probe", 2), ("full", 2), ("probe", 3), ("full", 3))
+    assert (first.margins, first.candidates) == ({}, ()), "nothing is known yet of luck"
     last, runs, steps = carry_out(steady)
     assert steps == [
         "three seeds of each anchor",
@@ -218,6 +219,10 @@ def test_first_the_anchors_then_the_candidates_then_one_more_for_all() -> None:
     ]
     assert last.end is End.UNCHANGED
     assert last.reason == "the front kept its 3 members when every candidate had seed 4"
+    assert sorted(last.candidates) == ["full", "middle", "near", "probe"]
+    # wobbles of -1, 0 and 1 hundredths at both anchors, and the binomial error of accuracy at their mean
+    assert last.margins["val_cka"] == pytest.approx(0.01)
+    assert last.margins["val_accuracy"] == pytest.approx(0.01 + math.sqrt(0.845 * 0.155 / 200))
     seeds = {
         name: sorted(run.seed for run in runs if run.confirms and run.config_id == name) for name in ("far", "near")
     }

@@ -143,6 +143,9 @@ def test_fresh_seeds_follow_the_search() -> None:
     assert search.counts[Status.COMPLETED] == 10
     assert search.confirmation(DATA).end in (End.UNCHANGED, End.BUDGET)
     assert set(search.front(DATA)) <= set(by_id), "the search's front is the search's"
+    confirmed = search.confirmed_front(DATA)
+    assert confirmed
+    assert set(confirmed) <= set(search.candidates(DATA)) <= set(by_id)
 
 
 def test_nothing_is_confirmed_before_the_last_trial_has_ended() -> None:
@@ -150,6 +153,7 @@ def test_nothing_is_confirmed_before_the_last_trial_has_ended() -> None:
     trials = [search.ask() for _ in range(4)]
     assert search.ask() is None
     assert not search.exhausted
+    assert not search.confirming(DATA)
     for trial in trials:
         assert trial is not None
         assert search.ask() is None
@@ -157,6 +161,8 @@ def test_nothing_is_confirmed_before_the_last_trial_has_ended() -> None:
     first = search.ask()
     assert first is not None
     assert (first.stage, first.confirms, first.config.seed) == (Stage.CONFIRM, "t0000", 1)
+    assert search.confirming(DATA)
+    assert search.confirmed_front(DATA) is None, "no candidate has two fresh seeds"
     assert not search.finished
 
 

@@ -37,6 +37,10 @@ class Store:
     def __init__(self) -> None:
         self.records: dict[str, TrialRecord] = {}
         self.front: list[str] = []
+        self.told: dict[str, dict[str, object]] = {}
+
+    def set_confirmation(self, told: dict[str, dict[str, object]]) -> None:
+        self.told = told
 
     def update(self, record: TrialRecord, derived: list[TrialRecord]) -> None:
         self.records |= {one.trial.trial_id: one for one in (record, *derived)}
@@ -58,7 +62,7 @@ class Driver:
         self.search, self.store = Search(space), Store()
         self.search.restore(list(self.journal.history.records.values()))
         self.shown: list[TrialRecord] = []
-        view = SimpleNamespace(update=lambda records, front, volume: setattr(self, "shown", records))
+        view = SimpleNamespace(update=lambda records, front, volume, due: setattr(self, "shown", records))
         disk = Disk(folder.root, reserve=0, say=lambda line: None, check=lambda: None)
         listeners = Listeners(
             space=space,
@@ -128,6 +132,23 @@ def test_points_come_with_their_trial_and_count_nowhere_but_on_the_front(folder:
     assert driver.search.counts[Status.COMPLETED] == 4
     assert driver.sweep.complete
     assert {line["event"] for line in lines(folder)} == {"sweep", "proposed", "started", "ended", "reference"}
+
+
+def test_the_front_that_is_told_is_the_confirmed_one_without_derived_points(folder: RunFolder) -> None:
+    space = load_space("quick.yaml", [*WISE, "confirm.seeds=3", "confirm.runs=40"], trials=4)
+    driver = Driver(folder, space)
+    driver.run()
+    driver.journal.close()
+    (data,) = space.data
+    assert driver.store.told[data]["end"] == driver.search.confirmation(data).end.value != "not yet"
+    assert driver.store.told[data]["candidates"] == driver.search.candidates(data)
+    assert driver.store.told[data]["delta"]
+    assert driver.store.front == driver.search.confirmed_front(data)
+    assert any("-w" in name for name in driver.search.front(data)), "the search's front has derived points"
+    assert not any("-w" in name for name in driver.store.front)
+    again = Driver(folder, space)
+    again.journal.close()
+    assert (again.store.told, again.store.front) == (driver.store.told, driver.store.front)
 
 
 def lines(folder: RunFolder) -> list[dict[str, object]]:

@@ -19,7 +19,7 @@ from mlflow.tracking import MlflowClient
 from tracking_samples import PROVENANCE, Children, completed, epoch, failed, running, space, trial, writer
 
 from repsim.errors import RequestError
-from repsim.records import METRICS, Stage, Status
+from repsim.records import METRICS, Stage, Status, Tag
 from sweeps.tracking import describe, space_hash
 from sweeps.tracking_rows import clean, metric_name, params, points
 from sweeps.tracking_uri import sqlite_path
@@ -196,7 +196,7 @@ def test_confirmations_nest_under_their_trial(store_uri: str, children: Children
         parent = sweep.start()
         sweep.update(completed(trial(0)))
         sweep.update(completed(trial(1, strength=3.0)))
-        sweep.update(completed(trial(2, stage=Stage.CONFIRM, seed=1)))
+        sweep.update(completed(trial(2, stage=Stage.CONFIRM, seed=1, confirms="t0000")))
         sweep.close("completed")
         assert sweep.errors == ()
         return parent
@@ -209,6 +209,20 @@ def test_confirmations_nest_under_their_trial(store_uri: str, children: Children
     assert sorted(nested) == ["t0002"]
     assert nested["t0002"].info.run_name == "t0002 repsim λ=1.2 tf_efficientnet_lite0 seed 1"
     assert children("confirmed", runs["t0001"].info.run_id) == {}
+
+
+def test_how_far_a_confirmation_is_stands_on_the_sweeps_run(
+    store_uri: str, client: MlflowClient, artifacts: Path
+) -> None:
+    sweep = writer(store_uri, "told", artifacts)
+    parent = sweep.start()
+    told = {"end": "not yet", "reason": "δ is not known", "delta": {}, "candidates": []}
+    sweep.set_confirmation({"a": told, "b": told})
+    sweep.set_confirmation({"a": told | {"end": "membership unchanged", "candidates": ["t0002"]}})
+    sweep.close("completed")
+    assert sweep.errors == ()
+    kept = json.loads(client.get_run(parent).data.tags[Tag.CONFIRMATION])
+    assert kept == {"a": told | {"end": "membership unchanged", "candidates": ["t0002"]}}
 
 
 def test_the_report_is_an_artifact_of_the_sweep(store_uri: str, client: MlflowClient, artifacts: Path) -> None:

@@ -53,6 +53,7 @@ def trial(
     stage: Stage = Stage.SEARCH,
     seed: int = 0,
     data: str = "phantom:ultrasound",
+    confirms: str | None = None,
 ) -> Trial:
     flat: dict[str, object] = {"method": method, "strength": strength, "optim.epochs": 3, "seed": seed, "data": data}
     return Trial(
@@ -62,6 +63,7 @@ def trial(
         stage=stage,
         params={"method": method, "strength": strength},
         config=TrialConfig.from_flat(flat),
+        confirms=confirms,
     )
 
 
