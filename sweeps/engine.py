@@ -277,7 +277,7 @@ def _start(options: Mapping[str, object], address: str | None) -> None:
     install, ray._private.utils.set_sigterm_handler = ray._private.utils.set_sigterm_handler, lambda handler: None
     try:
         ray.init(**options)
-    except (ConnectionError, TimeoutError, RuntimeError, ValueError, OSError) as error:
+    except Exception as error:  # a node that takes too long to start, on a busy machine, is a plain Exception to Ray
         said = one_line(" ".join(str(error).split()), 200)
         if address is not None:
             raise RequestError(Mistake(where="--address", key=address, problem=f"cannot be joined: {said}")) from None

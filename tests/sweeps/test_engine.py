@@ -566,7 +566,7 @@ def test_a_running_cluster_is_joined(fake: FakeRay) -> None:
     assert "num_cpus" not in fake.options
 
 
-@pytest.mark.parametrize("error", [ConnectionError, TimeoutError, RuntimeError, OSError])
+@pytest.mark.parametrize("error", [ConnectionError, TimeoutError, RuntimeError, OSError, Exception])
 def test_a_ray_that_does_not_start_is_lost(fake: FakeRay, error: type[Exception]) -> None:
     install = ray._private.utils.set_sigterm_handler
     fake.fails = error("first line\nsecond line " + "x" * 500)
