@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -24,7 +25,7 @@ from pydantic import (
     model_validator,
 )
 
-from repsim.catalogue import ADAPTERS, HEADS, Method, method_names, parse_method
+from repsim.catalogue import ADAPTERS, HEADS, PENALTIES, Method, parse_method
 from repsim.config_sections import MOST_VIEWS as MOST_VIEWS
 from repsim.config_sections import AdapterConfig as AdapterConfig
 from repsim.config_sections import BackboneConfig as BackboneConfig
@@ -38,6 +39,7 @@ from repsim.config_sections import PenaltyConfig as PenaltyConfig
 from repsim.config_sections import Positive as Positive
 from repsim.config_sections import Seed as Seed
 from repsim.errors import Mistake, RequestError, nearest, one_line, unknown
+from repsim.method_spelling import method_mistake
 
 
 class Target(Frozen):
@@ -61,6 +63,33 @@ Strength = Annotated[
     # the flat spelling's: a point has a key of its own there
     WithJsonSchema({"anyOf": [{"minimum": 0, "type": "number"}, {"type": "null"}]}),
 ]
+
+
+_MOST_HCS = {"biased": 1.0, "debiased": 2.0}
+"""Largest 1 - CKA: from such a margin on, ``hcs`` is 0 for any features."""
+
+
+class _MisfitError(ValueError):
+    """What does not go together, kept apart on its way through pydantic; ``where`` is filled in by who knows it."""
+
+    def __init__(self, mistakes: Sequence[Mistake]) -> None:
+        self.mistakes = tuple(mistakes)
+        super().__init__("; ".join(str(mistake) for mistake in mistakes))
+
+
+def _misfit(key: str, problem: str, allowed: str = "") -> Mistake:
+    return Mistake(where="", key=key, problem=problem, allowed=allowed)
+
+
+def line_problem(method: str, *, at_a_point: bool) -> str:
+    """Why a method has no line from the pretrained weights to its own, as a sentence part; empty when it has one.
+
+    ``at_a_point``: a model on the line is the result itself, and so the backbone has to move.
+    """
+    adapter = ADAPTERS[parse_method(method).adapter]
+    if not adapter.identity_at_start:
+        return "does not start at the pretrained network"
+    return "does not move the backbone" if at_a_point and not adapter.trains_backbone else ""
 
 
 class TrialConfig(Frozen):
@@ -110,35 +139,48 @@ class TrialConfig(Frozen):
         return parse_method(value).name
 
     @model_validator(mode="after")
-    def _strength_fits(self) -> Self:
-        if self.strength is not None and self.parsed_method.penalty is None:
-            key, value = ("strength", self.strength) if self.target_cka is None else (TARGET_KEY, self.target_cka)
-            raise ValueError(f"{key} is {value:g}, but method {self.method!r} has no penalty; leave it out")
+    def _parts_fit(self) -> Self:
+        """Each part may be right and the whole wrong: everything that does not go together, at once."""
+        found = [*self._strength_misfits(), *self._head_misfits(), *self._line_misfits(), *self._margin_misfits()]
+        if found:
+            raise _MisfitError(found)
         return self
 
-    @model_validator(mode="after")
-    def _head_fits(self) -> Self:
+    def _strength_misfits(self) -> Iterator[Mistake]:
+        if self.strength is None:
+            return
+        penalty, target = self.parsed_method.penalty, self.target_cka
+        if penalty is None:
+            said = f"strength is {self.strength:g}" if target is None else f"{TARGET_KEY} is {target:g}"
+            yield _misfit("", f"{said}, but method {self.method!r} has no penalty; leave it out")
+        elif target is not None and not PENALTIES[penalty].raises_cka:
+            able = ", ".join(info.name for info in PENALTIES.values() if info.raises_cka)
+            problem = (
+                f"{target:g} is out of reach of {penalty}, which does not bring features back, whatever its weight"
+            )
+            yield _misfit(TARGET_KEY, problem, f"a strength, or one of {able}")
+
+    def _head_misfits(self) -> Iterator[Mistake]:
         if ADAPTERS[self.parsed_method.adapter].linear_head and self.head.name != "linear":
-            raise ValueError(f"method {self.method!r} fits a linear head, but head is {self.head.name!r}")
-        return self
+            yield _misfit("", f"method {self.method!r} fits a linear head, but head is {self.head.name!r}")
 
-    @model_validator(mode="after")
-    def _line_fits(self) -> Self:
-        if self.wise_alpha == 1.0 and not self.measure.wise:
-            return self
-        adapter, problem = ADAPTERS[self.parsed_method.adapter], ""
+    def _line_misfits(self) -> Iterator[Mistake]:
+        if not self.measure.wise and self.wise_alpha == 1.0:
+            return
+        asked = "measure.wise is true" if self.measure.wise else f"wise_alpha is {self.wise_alpha:g}"
         if self.measure.wise and self.wise_alpha < 1.0:
-            problem = f"and wise_alpha {self.wise_alpha:g}: the points are taken from a model at 1"
-        elif self.head.name != "linear":
-            problem = f"and the line begins at a linear probe, but head is {self.head.name!r}"
-        elif not adapter.identity_at_start:
-            problem = f"but method {self.method!r} does not start at the pretrained network, so there is no line"
-        elif not adapter.trains_backbone and self.wise_alpha < 1.0:
-            problem = f"but method {self.method!r} does not move the backbone, so there is no line"
+            yield _misfit("", f"{asked}, and wise_alpha {self.wise_alpha:g}: the points are taken from a model at 1")
+        if self.head.name != "linear":
+            yield _misfit("", f"{asked}, and the line begins at a linear probe, but head is {self.head.name!r}")
+        problem = line_problem(self.method, at_a_point=self.wise_alpha < 1.0)
         if problem:
-            asked = "measure.wise is true" if self.measure.wise else f"wise_alpha is {self.wise_alpha:g}"
-            raise ValueError(f"{asked}, {problem}")
-        return self
+            yield _misfit("", f"{asked}, but method {self.method!r} {problem}, so there is no line")
+
+    def _margin_misfits(self) -> Iterator[Mistake]:
+        margin, most = self.penalty.margin, _MOST_HCS[self.penalty.estimator]
+        if self.parsed_method.penalty == "hcs" and margin is not None and margin >= most:
+            problem = f"{margin:g} frees every dissimilarity: {self.penalty.estimator} CKA leaves hcs at most {most:g}"
+            yield _misfit("penalty.margin", problem, f"a number from 0, below {most:g}")
 
     @property
     def parsed_method(self) -> Method:
@@ -241,7 +283,6 @@ class TrialConfig(Frozen):
 _FIRST_FIELD = {"data": "source", "backbone": "name", "head": "name"}
 FLAT_KEYS: tuple[str, ...] = tuple(TrialConfig().flat())
 """Every dotted key a trial's configuration has."""
-_NAMES: dict[str, tuple[str, ...]] = {"method": method_names(), "head": tuple(HEADS)}
 _NESTED = {f"{section}.{first}" for section, first in _FIRST_FIELD.items()}
 
 
@@ -257,11 +298,15 @@ def mistakes_from(error: ValidationError, where: str) -> list[Mistake]:
         if item["type"] == "extra_forbidden":
             mistakes.append(unknown(where, key, key, FLAT_KEYS, "key"))
             continue
+        raised = item.get("ctx", {}).get("error")
+        if isinstance(raised, _MisfitError):
+            mistakes += [replace(misfit, where=where) for misfit in raised.mistakes]
+            continue
         given = item.get("input")
-        if key == "method" and isinstance(given, str) and "+" in given:
-            mistakes.append(Mistake(where=where, key=key, problem=message, allowed=", ".join(_NAMES[key])))
-        elif key in _NAMES:
-            mistakes.append(unknown(where, key, given, _NAMES[key], key))
+        if key == "method":
+            mistakes.append(method_mistake(where, key, given))
+        elif key == "head":
+            mistakes.append(unknown(where, key, given, tuple(HEADS), key))
         elif item["type"] == "value_error":
             mistakes.append(Mistake(where=where, key=key, problem=message))
         else:

@@ -24,10 +24,11 @@ class PenaltyInfo:
 
     ``strength_range`` is the range of λ worth searching (dimensionless). ``zero_at_start`` and
     ``gradient_zero_at_start`` declare whether the penalty, and its gradient with respect to the features, vanish at the
-    pretrained weights. ``needs`` lists what the trainer must provide; ``min_batch`` is the smallest batch it is
-    defined on. ``layerwise`` tells whether ``penalty.layers`` can name other layers than the last. ``settings`` are the
-    other keys of ``penalty`` that it reads. ``cost`` is the time of a training step relative to plain finetuning, in
-    words, ``step_cost`` the same as a number for estimates.
+    pretrained weights. ``raises_cka``: a large enough λ brings the CKA with the pretrained features up; where it does
+    not (the features may go elsewhere at no cost), no similarity can be asked for. ``needs`` lists what the trainer
+    must provide; ``min_batch`` is the smallest batch it is defined on. ``layerwise`` tells whether ``penalty.layers``
+    can name other layers than the last. ``settings`` are the other keys of ``penalty`` that it reads. ``cost`` is the
+    time of a training step relative to plain finetuning, in words, ``step_cost`` the same as a number for estimates.
     """
 
     name: str
@@ -37,6 +38,7 @@ class PenaltyInfo:
     strength_range: tuple[float, float]
     zero_at_start: bool
     gradient_zero_at_start: bool
+    raises_cka: bool = True
     needs: frozenset[Need]
     min_batch: int
     layerwise: bool
@@ -119,6 +121,7 @@ PENALTIES: dict[str, PenaltyInfo] = {
             strength_range=(0.03, 30.0),
             zero_at_start=False,
             gradient_zero_at_start=False,
+            raises_cka=False,
             needs=frozenset({"teacher_statistics"}),
             min_batch=4,
             layerwise=False,
@@ -212,6 +215,7 @@ PENALTIES: dict[str, PenaltyInfo] = {
             strength_range=(0.03, 30.0),
             zero_at_start=False,
             gradient_zero_at_start=False,
+            raises_cka=False,
             needs=frozenset({"teacher_features"}),
             min_batch=4,
             layerwise=True,
@@ -244,6 +248,7 @@ PENALTIES: dict[str, PenaltyInfo] = {
             strength_range=(0.03, 30.0),
             zero_at_start=False,
             gradient_zero_at_start=False,
+            raises_cka=False,
             needs=frozenset({"source_head", "teacher_statistics"}),
             min_batch=1,
             layerwise=False,

@@ -44,7 +44,7 @@ finished trials are kept, running ones continue after their last epoch.
 _EPILOG = """\
 examples:
   python sweeps/launch.py --space pareto.yaml                    the default sweep, minutes on two CPU cores
-  python sweeps/launch.py --space pareto.yaml --dry-run          show what it would do and cost; write nothing
+  python sweeps/launch.py --space pareto.yaml --dry-run          what it would do and cost, or refuse; starts nothing
   python sweeps/launch.py --space pareto.yaml --data my/images   a folder per class
   python sweeps/launch.py --space pareto.yaml --set data.image_size=224 --trials 64
   python sweeps/launch.py --space pareto.yaml --set 'method=[full, repsim]' --set optim.lr=3.0e-4
@@ -171,7 +171,9 @@ def _parser() -> argparse.ArgumentParser:
     how.add_argument("--parallel", metavar="N", help="trials at a time; default: what the machine carries")
     how.add_argument("--address", metavar="ADDR", help="of a running Ray cluster; default: this machine alone")
     how.add_argument("--tracking-uri", metavar="URI", help="of MLflow; default: sqlite:///mlflow.db in this folder")
-    how.add_argument("--dry-run", action="store_true", help="print the resolved space and an estimate, write nothing")
+    how.add_argument(
+        "--dry-run", action="store_true", help="refuse what a start would, print the space and an estimate"
+    )
     how.add_argument("--no-report", action="store_true", help="leave the report out")
     again = parser.add_argument_group("going on")
     again.add_argument(

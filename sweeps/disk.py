@@ -10,10 +10,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, TypeVar
 
+from repsim.errors import Mistake, RequestError
+
 _PAUSE_SECONDS = 1.0
 _REFUSED_SECONDS = 30.0
 _ANSWERS = frozenset({errno.ENOSPC, errno.EDQUOT})
 T = TypeVar("T")
+
+
+def check_room(folder: Path, needed: int) -> None:
+    """RequestError when fewer than ``needed`` bytes are free where ``folder`` is, or will be."""
+    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    free = shutil.disk_usage(there).free
+    if needed > free:
+        problem = f"the sweep needs about {needed / 1e6:.1f} MB, {free / 1e6:.1f} MB are free"
+        raise RequestError(Mistake(where=str(folder), key="", problem=problem))
 
 
 def is_full(error: OSError) -> bool:

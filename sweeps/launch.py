@@ -2,7 +2,7 @@
 
 arguments   what was asked                           sweeps/arguments.py
 space       the question, validated                  sweeps/space.py, space_file.py
-estimate    what it will cost (--dry-run)            sweeps/estimate.py
+rehearsal   the refusals, and the cost (--dry-run)   sweeps/rehearsal.py, estimate.py
 session     preflight, search, Ray, journal, MLflow, sweeps/session.py
             live view, report
 """
@@ -54,8 +54,6 @@ def carry_out(given: Sequence[str], signals: Signals) -> int:
     """What the command line asks for; RequestError when it is wrong, Interrupted when a signal arrives too early."""
     arguments = parse_arguments(given)
     space, name = resumed(arguments, arguments.resume) if arguments.resume is not None else asked(arguments)
-    if arguments.dry_run:
-        return dry_run(space)
     launch = Launch(
         space=space,
         name=name,
@@ -67,6 +65,11 @@ def carry_out(given: Sequence[str], signals: Signals) -> int:
         report=arguments.report,
         warm_start=arguments.warm_start,
     )
+    if arguments.dry_run:
+        from sweeps.rehearsal import rehearse
+
+        print(harmless("\n".join(rehearse(launch))))
+        return 0
     from sweeps.session import run
 
     return run(launch, signals)
@@ -84,8 +87,7 @@ def asked(arguments: Arguments) -> tuple[Space, str]:
     )
     check_sources(space.data)
     name = default_name(space.name, datetime.now()) if arguments.name is None else arguments.name
-    if not arguments.dry_run:
-        RunFolder.check_free(RUNS.resolve(), name)
+    RunFolder.check_free(RUNS.resolve(), name)
     if arguments.warm_start:
         from sweeps.warm_start import earlier_sweeps
 
@@ -131,20 +133,6 @@ def resumed(arguments: Arguments, name: str) -> tuple[Space, str]:
 def harmless(text: str) -> str:
     """``text`` without what a terminal would obey (names and questions may hold anything); line breaks stay."""
     return "".join(character if character.isprintable() or character == "\n" else "?" for character in text)
-
-
-def dry_run(space: Space) -> int:
-    """Print the resolved space and what it will cost; write nothing."""
-    from repsim.data.sources import count_images
-    from sweeps.estimate import estimate
-    from sweeps.slots import choose_slots
-
-    slots = choose_slots(space)
-    cost = estimate(space, {source: count_images(source) for source in space.data}, slots.parallel)
-    print(harmless(space.describe()))
-    print(f"slots: {slots.parallel} at a time, {slots.threads} threads each")
-    print("\n".join(cost.lines()))
-    return 0
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,10 +33,13 @@ class Looked:
     grounds: Mapping[str, frozenset[Ground]] = field(default_factory=dict)
 
 
-def preflight(space: Space, *, cache_dir: Path | None, say: Callable[[str], None]) -> Looked:
+def preflight(
+    space: Space, *, cache_dir: Path | None, say: Callable[[str], None], unseen: Collection[str] = ()
+) -> Looked:
     """Look at everything a trial will need; RequestError with every mistake found.
 
     Afterwards the images are decoded and the weights are on this machine, so that no trial has to wait for either.
+    Data sets in ``unseen`` are not decoded, and nothing is known of them.
     """
     from repsim.backbones import check_image_size
     from repsim.data.dataset import load_images
@@ -51,7 +54,7 @@ def preflight(space: Space, *, cache_dir: Path | None, say: Callable[[str], None
     backbones: dict[tuple[BackboneConfig, int], Backbone] = {}
     for data, config in _configurations(space):
         try:
-            if config.data not in sources:
+            if config.data not in sources and data not in unseen:
                 sources.add(config.data)
                 images = load_images(config.data, cache_dir=workspace.cache_dir, progress=_progress(data, say))
                 counts[data] = len(images.labels)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -13,11 +12,11 @@ from typing import NoReturn
 
 import yaml
 
-from repsim.errors import Mistake, RequestError, one_line
+from repsim.errors import one_line
 from repsim.records import Status
 from sweeps.conductor import Sweep
 from sweeps.confirmation import End
-from sweeps.disk import Disk
+from sweeps.disk import Disk, check_room
 from sweeps.engine import EngineLost, cluster, drive
 from sweeps.estimate import PARAMETER_BYTES, estimate
 from sweeps.journal import Journal, LeaseLost, first_line, read_history
@@ -29,7 +28,7 @@ from sweeps.request import Launch
 from sweeps.run_folder import RunFolder
 from sweeps.search import Search
 from sweeps.signals import INTERRUPTED, Interrupted, Signals
-from sweeps.slots import Slots, choose_slots, visible_gpus
+from sweeps.slots import Slots, check_gpus, choose_slots
 from sweeps.space import Space
 from sweeps.study import Evidence
 from sweeps.tracking import SweepWriter, resolve_tracking_uri
@@ -53,7 +52,8 @@ def run(launch: Launch, signals: Signals) -> int:
     if launch.resume:
         signals.last_words = f"interrupted; go on with: {folder.resume_command}"
     uri = resolve_tracking_uri(launch.tracking_uri)
-    _check_gpus(launch)
+    if launch.address is None:
+        check_gpus(launch.space)
     looked = preflight(launch.space, cache_dir=launch.cache_dir, say=_say)
     _check_disk(launch, looked)
     earlier = {} if launch.resume else earlier_sweeps(launch.space, launch.warm_start, launch.runs_dir)
@@ -135,26 +135,11 @@ def _attended(
     return _verdict(journal, folder, uri)
 
 
-def _check_gpus(launch: Launch) -> None:
-    """RequestError when a trial asks for more GPUs than there are: Ray would wait for them for ever."""
-    share, there = choose_slots(launch.space).gpus, visible_gpus()
-    if launch.address is None and share > there:
-        problem = f"a trial asks for {share:g} GPUs, this machine shows {there}"
-        raise RequestError(
-            Mistake(where="space", key="resources.gpus_per_worker", problem=problem, allowed=f"0 to {there}")
-        )
-
-
 def _check_disk(launch: Launch, looked: Looked) -> None:
     """RequestError when what the sweep will leave does not fit where it will leave it."""
     slots = choose_slots(launch.space).parallel
     whole = estimate(launch.space, looked.n_images, slots, parameters=looked.parameters).run_bytes
-    needed = round(whole * _share_left(launch))
-    there = next(folder for folder in (launch.runs_dir, *launch.runs_dir.parents) if folder.exists())
-    free = shutil.disk_usage(there).free
-    if needed > free:
-        problem = f"the sweep needs about {needed / 1e6:.1f} MB, {free / 1e6:.1f} MB are free"
-        raise RequestError(Mistake(where=str(launch.runs_dir), key="", problem=problem))
+    check_room(launch.runs_dir, round(whole * _share_left(launch)))
 
 
 def _share_left(launch: Launch) -> float:

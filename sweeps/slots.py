@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from repsim.errors import Mistake, RequestError
 from sweeps.space import Space
 
 _TRIALS_PER_SLOT = 4
@@ -36,6 +37,16 @@ def choose_slots(space: Space) -> Slots:
     if share is None:
         share = 0.0 if gpus == 0 else min(1.0, gpus / parallel)
     return Slots(parallel=parallel, threads=threads, gpus=share)
+
+
+def check_gpus(space: Space) -> None:
+    """RequestError when a trial asks for more GPUs than there are: Ray would wait for them for ever."""
+    share, there = choose_slots(space).gpus, visible_gpus()
+    if share > there:
+        problem = f"a trial asks for {share:g} GPUs, this machine shows {there}"
+        raise RequestError(
+            Mistake(where="space", key="resources.gpus_per_worker", problem=problem, allowed=f"0 to {there}")
+        )
 
 
 def visible_gpus() -> int:

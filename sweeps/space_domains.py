@@ -9,6 +9,7 @@ from typing import Final
 from repsim.catalogue import ADAPTERS, HEADS, PENALTIES, method_names, parse_method
 from repsim.config import FLAT_KEYS, TrialConfig
 from repsim.errors import RequestError, nearest, one_line
+from repsim.method_spelling import ALLOWED_METHODS, method_mistake, nearest_method
 from sweeps.space_notes import Notes, boolean_hint, check_keys, finite, join, text_number_hint
 from sweeps.space_types import STRENGTH_KEYS, WHEN_KEYS, Branch, Choice, Domain, Range, matches
 
@@ -16,7 +17,6 @@ REFUSED: Final = object()
 """Stands for a value whose mistake has been noted."""
 _RANGE_KEYS = ("low", "high", "log")
 _BRANCH_KEYS = ("value", *_RANGE_KEYS, "when")
-_NAMED: Mapping[str, Sequence[str]] = {"method": method_names(), "head": tuple(HEADS)}
 _PENALISED = next(name for name in method_names() if parse_method(name).penalty is not None)
 
 
@@ -33,17 +33,19 @@ def canonical(notes: Notes, key: str, path: str, value: object) -> object:
 
 def _refuse(notes: Notes, key: str, path: str, value: object, error: RequestError) -> None:
     """Say what the configuration says about a value, once, with the hints a YAML file deserves."""
+    hint = text_number_hint(value) + boolean_hint(value)
+    if key == "method":
+        found = method_mistake(path, key, value)
+        notes.add(path, found.problem + hint, allowed=found.allowed, suggestion=found.suggestion)
+        return
     problem = error.mistakes[0].problem
     allowed = " or ".join(dict.fromkeys(mistake.allowed for mistake in error.mistakes if mistake.allowed))
     names: Sequence[str] = re.findall(r"'([^']+)'", allowed)
-    if key in _NAMED:
-        names = _NAMED[key]
-        allowed = ", ".join(names)
-        if not isinstance(value, str) or "+" not in value:
-            problem = f"{one_line(value)} is not a known {key}"
+    if key == "head":
+        names = tuple(HEADS)
+        problem = f"{one_line(value)} is not a known {key}"
     elif allowed:
         problem = f"{one_line(value)} is not allowed"
-    hint = text_number_hint(value) + boolean_hint(value)
     notes.add(path, problem + hint, allowed=allowed, suggestion=nearest(value, names))
 
 
@@ -192,10 +194,12 @@ def _pattern(notes: Notes, key: str, path: str, value: object) -> str | None:
         return value
     pattern = _short(value) if key == "method" else value
     if not any(matches(pattern, name) for name in known[key]):
-        names = [name for name in known[key] if name is not None] + ["any"] + (["none"] if key == "penalty" else [])
-        notes.add(
-            path, f"{one_line(value)} matches no {key}", allowed=", ".join(names), suggestion=nearest(value, names)
-        )
+        problem, more = f"{one_line(value)} matches no {key}", ["any", "none"] if key == "penalty" else ["any"]
+        names = [name for name in known[key] if name is not None] + more
+        if key == "method":
+            notes.add(path, problem, allowed=f"any, {ALLOWED_METHODS}", suggestion=nearest_method(value))
+        else:
+            notes.add(path, problem, allowed=", ".join(names), suggestion=nearest(value, names))
         return None
     return pattern
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from repsim.catalogue import HEADS
+from repsim.catalogue import HEADS, PENALTIES
 from repsim.config import FLAT_KEYS, TARGET_KEY, TrialConfig, load_config
 from repsim.errors import RequestError
 
@@ -191,10 +191,25 @@ def test_the_number_of_views(flat: Mapping[str, object], views: int) -> None:
         ({"optm.lr": 1.0}, r"optm\.lr: 'optm\.lr' is not a known key; allowed: data, .*; did you mean 'optim\.lr'\?"),
         ({"lambda": 1.0}, r"lambda: 'lambda' is not a known key; allowed: .*"),
         ({"optim": 3}, r"optim: 'optim' is not a known key; .*"),
-        ({"method": "repsin"}, r"method: 'repsin' is not a known method; allowed: full, .*; did you mean 'repsim'\?"),
+        (
+            {"method": "repsin"},
+            r"method: 'repsin' is not a known method; allowed: ADAPTER, .*; did you mean 'repsim'\?",
+        ),
         ({"method": "linear_probe+repsim"}, r"method: 'linear_probe\+repsim' makes no sense: .*"),
         ({"method": "lora9+repsim"}, r"method: 'lora9' in 'lora9\+repsim' is not a known adapter; .*"),
         ({"method": "full+nothing"}, r"method: 'nothing' in 'full\+nothing' is not a known penalty; .*"),
+        (
+            {"method": "hcs", "penalty.margin": 1.0},
+            r"penalty\.margin: 1 frees every .*; allowed: a number from 0, below 1",
+        ),
+        (
+            {"method": "hcs", "penalty.margin": 2.5, "penalty.estimator": "debiased"},
+            r"penalty\.margin: 2\.5 frees every dissimilarity: .*; allowed: a number from 0, below 2",
+        ),
+        (
+            {"method": "lora+bss", "strength.target_cka": 0.9},
+            r"strength\.target_cka: 0\.9 is out of reach of bss, .*; allowed: a strength, or one of repsim, .*",
+        ),
         (
             {"method": "repsim", "strength": -1.0},
             r"strength: -1\.0 is not allowed; allowed: greater than or equal to 0",
@@ -240,6 +255,38 @@ def test_all_mistakes_are_told_at_once() -> None:
     with pytest.raises(RequestError, match="not a known key") as caught:
         TrialConfig.from_flat({"optim.lrr": 0.0, "sed": 0})
     assert [mistake.key for mistake in caught.value.mistakes] == ["optim.lrr", "sed"]
+
+
+def test_everything_that_does_not_go_together_is_told_at_once() -> None:
+    with pytest.raises(RequestError, match="no penalty") as caught:
+        TrialConfig.from_flat({"method": "vpt", "strength": 1.0, "head": "mlp", "measure.wise": True})
+    said = [mistake.problem for mistake in caught.value.mistakes]
+    assert len(said) == 3
+    assert "has no penalty" in said[0]
+    assert "head is 'mlp'" in said[1]
+    assert "'vpt' does not start at the pretrained network" in said[2]
+    with pytest.raises(ValueError, match=r"no penalty; leave it out; .*'mlp'; .*no line"):
+        TrialConfig.model_validate({"method": "vpt", "strength": 1.0, "head": {"name": "mlp"}, "wise_alpha": 0.5})
+
+
+@pytest.mark.parametrize(
+    "margin", [{"method": "hcs", "penalty.margin": 0.99}, {"method": "triplet", "penalty.margin": 3.0}]
+)
+def test_a_margin_that_leaves_something_is_taken(margin: Mapping[str, object]) -> None:
+    assert TrialConfig.from_flat(margin).penalty.margin == margin["penalty.margin"]
+    assert TrialConfig.from_flat(
+        {"method": "hcs", "penalty.margin": 1.5, "penalty.estimator": "debiased"}
+    ).penalty.margin == pytest.approx(1.5)
+
+
+@pytest.mark.parametrize("penalty", PENALTIES)
+def test_a_similarity_is_asked_for_where_the_weight_can_bring_it(penalty: str) -> None:
+    flat = {"method": penalty, "strength.target_cka": 0.9}
+    if penalty in ("bss", "co_tuning", "rift"):
+        with pytest.raises(RequestError, match=f"out of reach of {penalty}"):
+            TrialConfig.from_flat(flat)
+    else:
+        assert TrialConfig.from_flat(flat).target_cka == 0.9
 
 
 def test_a_file_may_be_nested_dotted_or_both(tmp_path: Path) -> None:

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from sweeps import rehearsal
 from sweeps.launch import main
+from sweeps.preflight import Looked
 from sweeps.request import Launch
 from sweeps.space import space_from_dict
 from sweeps.space_notes import Notes
@@ -42,11 +44,12 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the command is called from."""
+    """Where the command is called from; a dry run looks at neither images nor backbones there (LOOKED_AT)."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     (tmp_path / PICTURES).symlink_to(pictures)
     (tmp_path / "sound.yaml").write_text(SOUND_SPACE)
+    monkeypatch.setattr(rehearsal, "preflight", lambda space, **how: Looked(n_images={}, parameters=1))
     return tmp_path
 
 

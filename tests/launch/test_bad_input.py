@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
+from sweeps import rehearsal
 from sweeps.launch import main
 from tests.launch.sweeping import write_space
 from tests.trainer.stripes import write_images
@@ -184,6 +185,48 @@ def test_a_disk_too_small_for_the_sweep(
 def test_more_gpus_than_there_are(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (line,) = refused(capsys, folder, "--space", "tiny.yaml", "--set", "resources.gpus_per_worker=64")
     assert "resources.gpus_per_worker: a trial asks for 64 GPUs, this machine shows" in line
+
+
+IMPOSSIBLE = {
+    "an adapter": ("method=[full, vpt]", "vpt needs the blocks of a transformer"),
+    "a penalty": ("method=[full, lwf]", "lwf needs the classifier"),
+    "a rank": ("space={method: [full, lora], adapter.rank: [8, 1000]}", "adapter.rank: 1000 makes no layer"),
+    "a layer": ("penalty.layers=blocks.9", "'blocks.9' is not a layer of test_efficientnet"),
+    "a backbone": ("backbone=tf_efficientnet_lite00", "did you mean 'tf_efficientnet_lite0'"),
+    "GPUs": ("resources.gpus_per_worker=64", "a trial asks for 64 GPUs"),
+}
+
+
+@pytest.mark.parametrize("case", IMPOSSIBLE)
+def test_a_dry_run_refuses_what_a_start_would(case: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    change, said = IMPOSSIBLE[case]
+    command = ("--space", "tiny.yaml", "--set", change)
+    (line,) = refused(capsys, folder, *command, "--dry-run")
+    assert said in line
+    assert refused(capsys, folder, *command) == [line]
+
+
+def test_a_dry_run_looks_at_few_images_and_says_when_there_are_many(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, said = truncated_image(folder)
+    assert said in "\n".join(refused(capsys, folder, "--space", "tiny.yaml", "--dry-run"))
+    monkeypatch.setattr(rehearsal, "FEW_IMAGES", 50)
+    assert main(["--space", "tiny.yaml", "--dry-run"]) == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    assert printed.out.endswith(f"not looked at: the 51 images of {source}\n")
+    assert not (folder / "runs").exists()
+
+
+@pytest.mark.parametrize("more", [("--tracking-uri", "gopher://x"), ("--name", "old")])
+def test_a_dry_run_refuses_where_nothing_can_be_written(
+    more: tuple[str, ...], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "runs" / "old").mkdir(parents=True)
+    assert refused(capsys, folder, "--space", "tiny.yaml", *more, "--dry-run") == refused(
+        capsys, folder, "--space", "tiny.yaml", *more
+    )
 
 
 def test_a_space_file_that_is_not_there(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import Ridge
 
 from repsim.errors import DegenerateInputError
-from repsim.similarity import linear_cka
+from repsim.similarity import knn_overlap, linear_cka
 from repsim.similarity.cknna import cknna
 from repsim.similarity.hsic import gram_products
 from repsim.similarity.pwcca import pwcca
@@ -269,8 +269,53 @@ def test_cknna_is_refused_where_it_is_not_defined() -> None:
     with pytest.raises(DegenerateInputError, match=r"needs 1 <= k < n, not k = 10 with n = 10"):
         cknna(x, y, k=10)
     alike = np.outer(np.linspace(1, 2, 10), np.ones(5))  # one direction: all cosines are 1
+    for side in (alike, np.eye(10)):
+        with pytest.raises(DegenerateInputError, match="all rows are equally near one another"):
+            cknna(x, side)
+    # two right angles, opposite: the cosine of a neighbour is 0, and so is each row's sum of cosines
+    cosines = np.array([[1, 0, -0.5, -0.5], [0, 1, -0.5, -0.5], [-0.5, -0.5, 1, 0], [-0.5, -0.5, 0, 1]])
+    values, vectors = np.linalg.eigh(cosines)
+    opposite = vectors * np.sqrt(values.clip(0))
     with pytest.raises(DegenerateInputError, match="every neighbour is as near as the mean row"):
-        cknna(x, alike)
+        cknna(x[:4], opposite, k=1)
+
+
+def shares(cosines: Matrix, k: int) -> Matrix:
+    """What the definition says: nearer rows count 1, those at the k-th place share what is left."""
+    found = np.zeros_like(cosines)
+    for i, row in enumerate(np.round(cosines, 9)):
+        others = [j for j in range(len(row)) if j != i]
+        last = sorted((row[j] for j in others), reverse=True)[k - 1]
+        above, level = [j for j in others if row[j] > last], [j for j in others if row[j] == last]
+        found[i, above] = 1.0
+        found[i, level] = (k - len(above)) / len(level)
+    return found
+
+
+@pytest.mark.parametrize("k", [1, 4, 10])
+def test_rows_equally_near_share_their_places(k: int) -> None:
+    rng = np.random.default_rng(k)
+    x, y = (rng.integers(-1, 2, size=(30, 3)).astype(np.float64) for _ in range(2))  # ties, duplicates, zeros
+    assert not x.any(axis=1).all()
+    units = [side / np.maximum(np.linalg.norm(side, axis=1, keepdims=True), 1e-9) for side in (x, y)]
+    cosines = [unit @ unit.T for unit in units]
+    share_x, share_y = (shares(side, k) for side in cosines)
+    assert not set(np.unique(share_x)) <= {0.0, 1.0}
+    both = np.minimum(share_x, share_y)
+    assert knn_overlap(x, y, k=k) == pytest.approx(both.sum() / (30 * k), abs=1e-12)
+    assert knn_overlap(x, x, k=k) == pytest.approx(1.0, abs=1e-12)
+    a, b = (side - side.mean(axis=1, keepdims=True) for side in cosines)
+    expected = (both * a * b).sum() / np.sqrt((share_x * a * a).sum() * (share_y * b * b).sum())
+    assert cknna(x, y, k=k) == pytest.approx(expected, abs=1e-10)
+    assert cknna(x, x, k=k) == pytest.approx(1.0, abs=1e-10)
+
+
+def test_one_tie_changes_a_published_value_little() -> None:
+    """Lists of neighbours where nothing ties, and shares where something does, are one measure."""
+    x, y = pair(200)
+    tied = np.concatenate([x, x[:1]]), np.concatenate([y, y[:1]])
+    for measure in (cknna, knn_overlap):
+        assert measure(*tied, k=10) == pytest.approx(measure(x, y, k=10), abs=0.01)
 
 
 def test_triplet_agreement_counts_every_triplet() -> None:
@@ -296,6 +341,13 @@ def test_sampled_triplets_stand_for_all(n: int) -> None:
     assert triplet_agreement(x, y) == pytest.approx((1 + np.mean(every)) / 2, abs=1e-3)
     assert triplet_agreement(x, x) == 1.0
     assert triplet_agreement(x, y) == pytest.approx(triplet_agreement(y, x), abs=1e-12)
+
+
+def test_triplets_that_nothing_orders_are_refused() -> None:
+    x, _ = pair(6)
+    for one, other in ((np.eye(6), x), (x, np.eye(6)), (np.eye(6), np.eye(6))):
+        with pytest.raises(DegenerateInputError, match="all rows are equally far apart"):
+            triplet_agreement(one, other)
 
 
 def test_a_tie_agrees_with_a_tie_only() -> None:

@@ -153,6 +153,24 @@ def test_one_constant_column_or_two_equal_rows_are_no_reason_to_refuse(measure: 
     assert measure.range[0] <= value <= measure.range[1]
 
 
+@pytest.mark.parametrize(
+    "measure", [m for m in REGISTRY.values() if "permutation" in m.invariances], ids=lambda m: m.name
+)
+def test_many_equal_rows_do_not_bring_their_order_in(measure: Measure) -> None:
+    for seed in range(3):
+        x, y = pair(seed, n=30)
+        x[10:25], y[5:20] = x[0], y[1]
+        before = measure(x, y)
+        shuffled = measure.reordered(x, y)
+        for number in range(4):
+            order = np.random.default_rng([seed, number]).permutation(30)
+            assert measure(x[order], y[order]) == pytest.approx(before, abs=1e-9)
+            if measure.name != "pwcca":  # equal rows can meet so that correlations coincide at 1: weights are arbitrary
+                assert shuffled(order) == pytest.approx(measure(x, y[order]), abs=1e-9)
+        if measure.identical is not None:
+            assert measure(x, x) == pytest.approx(measure.identical, abs=1e-7)
+
+
 @pytest.mark.parametrize("measure", MEASURES)
 @pytest.mark.parametrize("factor", [2.0**400, 2.0**-400, 2.0**900])
 def test_values_near_the_ends_of_the_floating_range_change_nothing(measure: Measure, factor: float) -> None:

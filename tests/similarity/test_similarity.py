@@ -227,6 +227,13 @@ def test_rows_that_are_all_equally_far_apart_are_refused(space: str) -> None:
         linear_cka(np.eye(6), features(6, 6), space=space)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("alike", [np.eye(6), np.arange(1.0, 7.0)[:, None] * [[1.0, 2.0]]], ids=["corners", "ray"])
+def test_rows_that_are_all_equally_near_have_no_neighbours(alike: Matrix) -> None:
+    for one, other in ((alike, features(6, 6)), (features(6, 6), alike), (alike, alike)):
+        with pytest.raises(DegenerateInputError, match="all rows are equally near one another"):
+            knn_overlap(one, other, k=2)
+
+
 @pytest.mark.parametrize("measure", [*MEASURES, knn_overlap])
 def test_shapes_and_values_are_checked(measure: Callable[[Matrix, Matrix], object]) -> None:
     x = features(20, 4)

@@ -267,6 +267,45 @@ def test_parts_that_do_not_fit(tmp_path: Path, text: str, match: str) -> None:
         load(tmp_path, whole(text))
 
 
+def mistakes(folder: Path, text: str) -> list[str]:
+    """Every mistake, without the file's name."""
+    with pytest.raises(RequestError, match="allowed") as caught:
+        load(folder, whole(text))
+    return [str(mistake).partition(": ")[2] for mistake in caught.value.mistakes]
+
+
+def test_a_line_of_weights_is_judged_for_every_method_beside_the_heads(tmp_path: Path) -> None:
+    text = "fixed: {measure.wise: true}\nspace: {method: [vpt, lora, vpt+hcs, lp_ft], head: [linear, mlp]}"
+    heads, probed, *lines = mistakes(tmp_path, text)
+    assert "space.head: 'mlp' meets the line of weights" in heads
+    assert "space.head: 'mlp' meets method 'lp_ft'" in probed
+    assert [line.partition(", which")[0] for line in lines] == [
+        f"fixed.measure.wise: there is no line of weights for method '{method}'" for method in ("vpt", "vpt+hcs")
+    ]
+    (point,) = mistakes(tmp_path, "fixed: {wise_alpha: 0.5}\nspace: {method: [full, repsim]}")
+    assert point.startswith("fixed.wise_alpha: there is no line of weights for method 'linear_probe'")
+
+
+def test_what_stands_behind_a_wrong_head_is_told_as_well(tmp_path: Path) -> None:
+    text = "fixed: {head: mlp, penalty.margin: 3, strength.target_cka: 0.9}\nspace: {method: [lp_ft, hcs, bss]}"
+    head, margin, target = mistakes(tmp_path, text)
+    assert head.startswith("fixed.head: 'mlp' meets method 'lp_ft'")
+    assert margin.startswith("fixed.penalty.margin: 3 frees every dissimilarity")
+    assert target.startswith("fixed.strength.target_cka: 0.9 is out of reach of bss")
+
+
+@pytest.mark.parametrize("margin", ["[0.1, 1.5]", "{low: 0.1, high: 1.0}", "{value: 1.5, when: {method: hcs}}"])
+def test_a_margin_that_frees_everything_is_refused_wherever_it_stands(margin: str, tmp_path: Path) -> None:
+    space = f"space: {{method: [hcs, triplet], penalty.margin: {margin}, penalty.estimator: [debiased, biased]}}"
+    (line,) = mistakes(tmp_path, space)
+    assert line.startswith("space.penalty.margin: 1")
+    assert "biased CKA leaves hcs at most 1" in line
+    load(tmp_path, whole(space.replace("[debiased, biased]", "debiased")))
+    load(
+        tmp_path, whole(space.replace("[hcs, triplet]", "[repsim, triplet]").replace("method: hcs", "method: triplet"))
+    )
+
+
 @pytest.mark.parametrize(
     ("content", "match"),
     [

@@ -1,0 +1,33 @@
+"""A dry run: everything a start would refuse, and what the sweep will cost. Nothing starts; only the cache is written.
+
+The one thing left out, because it can take long, is to decode a large data set: its images are counted, not looked at.
+"""
+
+from __future__ import annotations
+
+from repsim.data.sources import count_images
+from sweeps.disk import check_room
+from sweeps.estimate import estimate
+from sweeps.preflight import preflight
+from sweeps.request import Launch
+from sweeps.slots import check_gpus, choose_slots
+from sweeps.tracking_uri import resolve_tracking_uri
+
+FEW_IMAGES = 500
+"""So many are decoded in seconds."""
+
+
+def rehearse(launch: Launch) -> list[str]:
+    """The resolved space and its cost, in lines; RequestError, with every mistake found, when it would not start."""
+    space, lines = launch.space, list[str]()
+    resolve_tracking_uri(launch.tracking_uri)
+    if launch.address is None:
+        check_gpus(space)
+    n_images = {source: count_images(source) for source in space.data}
+    unseen = [source for source, count in n_images.items() if count > FEW_IMAGES]
+    looked = preflight(space, cache_dir=launch.cache_dir, say=lines.append, unseen=unseen)
+    slots = choose_slots(space)
+    cost = estimate(space, n_images, slots.parallel, parameters=looked.parameters)
+    check_room(launch.runs_dir, cost.run_bytes)
+    lines += [space.describe(), f"slots: {slots.parallel} at a time, {slots.threads} threads each", *cost.lines()]
+    return lines + [f"not looked at: the {n_images[source]} images of {source}" for source in unseen]
