@@ -70,7 +70,7 @@ class RequestError(Exception):
 
 
 class NonFiniteLossError(RuntimeError):
-    """The training loss became NaN or infinite; raised before the optimiser step it would have spoilt."""
+    """The training loss or its gradient became NaN or infinite; raised before the step that would spoil the weights."""
 
 
 class DegenerateInputError(ValueError):

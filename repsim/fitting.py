@@ -184,7 +184,9 @@ class GradientFit(Fit):
         value, penalty = self._backward(images, labels, rows, where)
         if optim.sam != "none":
             named = [(name, p) for name, p in self._model.named_parameters() if p.requires_grad]
-            with at_worst_neighbour(self._model, named, optim):
+            # what penalties learn of the features is about the weights themselves, not about their neighbour
+            measured = nullcontext() if self._penalty is None else self._penalty.forgetting()
+            with at_worst_neighbour(self._model, named, optim), measured:
                 self._backward(images, labels, rows, f"the worst neighbour of {where}")
         if optim.clip_norm is not None:
             nn.utils.clip_grad_norm_(self._parameters, optim.clip_norm)
@@ -194,7 +196,7 @@ class GradientFit(Fit):
         return value, penalty
 
     def _backward(self, images: Tensor, labels: Tensor, rows: Index, where: str) -> tuple[float, float]:
-        """Fill the gradients; the loss, and the penalty in it (0 without one)."""
+        """Fill the gradients; the loss, and the penalty in it (0 without one). NonFiniteLossError names ``where``."""
         enabled = self._config.optim.precision == "bf16"
         beginning = nullcontext() if self._prefix is None else self._prefix.given(rows)
         precision = torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=enabled)
@@ -207,11 +209,13 @@ class GradientFit(Fit):
         strength = self._strength()
         if penalty is not None and strength is not None:
             loss = loss + strength * penalty
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise NonFiniteLossError(f"the training loss became {value} at {where}")
         self._optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
+        norm = nn.utils.clip_grad_norm_(self._parameters, math.inf)  # clips nothing, and says how large
+        value, size = torch.stack([loss.detach(), norm]).tolist()  # together: the device is waited for once
+        for what, number in (("training loss", value), ("gradient's norm", size)):
+            if not math.isfinite(number):
+                raise NonFiniteLossError(f"the {what} became {number} at {where}")
         return value, 0.0 if penalty is None else float(penalty.detach())
 
     def state_dict(self) -> dict[str, object]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -73,8 +74,11 @@ class Penalty(nn.Module, ABC):
 
     Computed in fp32 at least, also under autocast. A penalty that learns something of its own does so in
     :meth:`after_step`, without touching the model's optimiser, from what it remembered of the batch; it keeps what it
-    learns in buffers, so that it travels with ``state_dict``. Without a gradient it measures and remembers nothing.
+    learns in buffers, so that it travels with ``state_dict``. It remembers a batch only where :attr:`remembers`
+    says so: not without a gradient, and not inside :meth:`forgetting`.
     """
+
+    _forgets = False
 
     def forward(self, batch: Batch) -> Tensor:
         """The penalty of one batch: a scalar, fp32."""
@@ -84,6 +88,26 @@ class Penalty(nn.Module, ABC):
     @abstractmethod
     def of(self, batch: Batch) -> Tensor:
         """The formula."""
+
+    @property
+    def remembers(self) -> bool:
+        """Whether the batch at hand is one to learn from, and not one merely to be measured."""
+        return torch.is_grad_enabled() and not self._forgets
+
+    @contextmanager
+    def forgetting(self) -> Iterator[None]:
+        """Inside, values and gradients are as ever, but what :meth:`after_step` will learn from stays what it was.
+
+        For passes at weights that are not the model's own, such as those of sharpness-aware steps.
+        """
+        within = [module for module in self.modules() if isinstance(module, Penalty)]
+        try:
+            for penalty in within:
+                penalty._forgets = True
+            yield
+        finally:
+            for penalty in within:
+                penalty._forgets = False
 
     def after_step(self) -> None:
         """Called once after every optimiser step; the default keeps nothing."""

@@ -20,6 +20,8 @@ from torch import Tensor
 
 from repsim.penalties.base import FeaturePenalty, PenaltyContext, centred
 
+_FLOOR = 1e-24
+
 
 class HCS(FeaturePenalty):
     """1 - linear CKA of the batch, of the batch and a queue of past ones, or the excess of it over a margin."""
@@ -41,7 +43,7 @@ class HCS(FeaturePenalty):
     def value(self, features: Tensor, teacher: Tensor) -> Tensor:
         """Scalar for features and teacher (n, d); remembers the batch for :meth:`after_step`."""
         if len(self.past):
-            if torch.is_grad_enabled():
+            if self.remembers:
                 self._batch = (features.detach(), teacher)
             kept = int(self.filled)
             features = torch.cat([features, self.past[:kept]])
@@ -51,8 +53,7 @@ class HCS(FeaturePenalty):
         if self._debiased:
             gram, teacher_gram = u_centred(gram), u_centred(teacher_gram)
         cross = (gram * teacher_gram).sum()
-        norm = gram.square().sum().sqrt() * teacher_gram.square().sum().sqrt()
-        distance = 1.0 - cross / norm.clamp_min(1e-12)
+        distance = 1.0 - cross / (_norm(gram) * _norm(teacher_gram))
         return (distance - self._margin).clamp_min(0.0) if self._margin > 0 else distance
 
     @torch.no_grad()
@@ -65,6 +66,11 @@ class HCS(FeaturePenalty):
         for queue, rows in ((self.past, features), (self.past_teacher, teacher)):
             queue.copy_(torch.cat([rows, queue])[:length])
         self.filled.copy_((self.filled + len(features)).clamp_max(length))
+
+
+def _norm(gram: Tensor) -> Tensor:
+    """Frobenius norm, kept away from 0 under the root, whose gradient is not finite there (constant features)."""
+    return gram.square().sum().clamp_min(_FLOOR).sqrt()
 
 
 def u_centred(gram: Tensor) -> Tensor:

@@ -45,7 +45,7 @@ class RepSim(FeaturePenalty):
         if self._scaled:
             ours = self.log_scale.exp() * ours
         rotated = self.rotation.back(theirs)  # |Z Q - Z0| = |Z - Z0 Qᵀ|
-        if torch.is_grad_enabled():
+        if self.remembers:
             self._batch = (ours.detach(), theirs, rotated)
         return (ours - rotated).square().sum() / energy(theirs)
 

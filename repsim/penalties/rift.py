@@ -62,7 +62,8 @@ class RIFT(Penalty):
         value: Tensor = torch.linalg.vector_norm(off).square() / self._squared
         if not torch.is_grad_enabled():
             return value
-        self._next = covariance
+        if self.remembers:
+            self._next = covariance
         return attach_gradient(ours, value, (rows @ off) * (4.0 / ((len(rows) - 1) * self._squared)))
 
     @torch.no_grad()

@@ -165,6 +165,16 @@ def test_a_margin_is_free(features: Tensor, other: Tensor) -> None:
     assert float(gradient_of(penalty_of("hcs", margin=0.1), near, features).norm()) == 0.0
 
 
+@pytest.mark.parametrize("settings", [{}, {"estimator": "debiased"}, {"margin": 0.1}, {"queue": 8}], ids=str)
+@pytest.mark.parametrize("value", [0.0, 1.0, 0.1])
+def test_a_collapsed_batch_has_a_finite_gradient(settings: dict[str, object], value: float, features: Tensor) -> None:
+    constant = torch.full_like(features, value)
+    nearly = constant + 1e-8 * features
+    for ours, teacher in ((constant, features), (constant, constant), (nearly, features)):
+        penalty = penalty_of("hcs", **settings)  # type: ignore[arg-type]
+        assert bool(torch.isfinite(gradient_of(penalty, ours, teacher)).all())
+
+
 def test_a_queue_enlarges_the_batch_with_past_ones(features: Tensor, other: Tensor) -> None:
     queued = penalty_of("hcs", queue=24)
     first = on(queued, features[:16].clone().requires_grad_(), other[:16])

@@ -30,6 +30,42 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(configure: Configure, w
     assert all(torch.equal(value, before[name]) for name, value in trainer.model.backbone.state_dict().items())
 
 
+@pytest.mark.parametrize(
+    ("changes", "spoilt_pass", "where"),
+    [
+        ({}, 1, "step 1"),
+        ({}, 2, "step 2"),
+        ({"optim.clip_norm": 1.0}, 1, "step 1"),
+        ({"optim.sam": "sam"}, 1, "step 1"),
+        ({"optim.sam": "sam"}, 2, "the worst neighbour of step 1"),
+    ],
+)
+@pytest.mark.parametrize("factor", [float("nan"), float("inf")])
+def test_a_gradient_that_is_not_finite_stops_before_the_step(
+    changes: dict[str, object], spoilt_pass: int, where: str, factor: float, configure: Configure, workspace: Workspace
+) -> None:
+    trainer = Trainer(configure(method="repsim", **changes), workspace=workspace)
+    passes = 0
+    before: dict[str, torch.Tensor] = {}
+
+    def spoil(gradient: torch.Tensor) -> torch.Tensor:
+        nonlocal passes
+        passes += 1
+        if passes != spoilt_pass:
+            return gradient
+        return torch.full_like(gradient, factor)
+
+    weight = next(p for p in trainer.model.backbone.parameters() if p.requires_grad)
+    weight.register_hook(spoil)  # type: ignore[no-untyped-call]
+    if where == "step 1":
+        before = {name: value.clone() for name, value in trainer.model.backbone.state_dict().items()}
+    with pytest.raises(NonFiniteLossError, match=rf"the gradient's norm became (nan|inf) at {where} \(epoch 1\)"):
+        trainer.step()
+    after = trainer.model.backbone.state_dict()
+    assert all(bool(torch.isfinite(value).all()) for value in after.values())
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+
+
 def test_the_best_epoch_is_kept(configure: Configure, workspace: Workspace) -> None:
     config = configure(
         method="full", checkpoint="best", **{"optim.epochs": 4, "optim.lr": 0.02, "optim.schedule": "constant"}
