@@ -71,8 +71,9 @@ shift (one vector added to every row), order (both sets of rows put into one new
 invertible map: with at least as many features as images, that would make all representations equal.
 """
 _SHARPNESS = """\
-On training images, over backbone and head, with adapters merged into the weights; the same parameters for every method.
-Lower is flatter. Values of different heads are not comparable. Those marked ● a trial always answers, the others with
+On training images, over the weights of the pretrained network and the head: the same ones for every method. LoRA is
+merged into them first; AdaptFormer's branches and VPT's prompts are part of the function but stay fixed. Lower is
+flatter. Values of different heads are not comparable. Those marked ● a trial always answers, the others with
 `measure.sharpness: full`. The training loss stands beside them, because sharpness falls with it.
 """
 _QUALITY = """\

@@ -31,6 +31,7 @@ class FineTuned(nn.Module):
 
     def __init__(self, backbone: nn.Module, head: nn.Module, mean: Tensor, std: Tensor) -> None:
         super().__init__()
+        self._pretrained = frozenset(name for name, _ in backbone.named_parameters())
         self.backbone = backbone
         self.head = head
         self.register_buffer("mean", mean, persistent=False)
@@ -47,17 +48,28 @@ class FineTuned(nn.Module):
         return features, self.head(features)
 
     def merged(self) -> Self:
-        """The same function in plain layers, for comparing weights across adapters; itself if there is nothing to fold.
+        """The same function in plain layers, for comparing weights across adapters; itself if it is that already.
 
-        Parameters that cannot be folded (prompts, parallel branches) stay parameters of their own.
+        Its parameters are those of the pretrained network and of the head, whatever the adapter. What the adapter added
+        and cannot be folded in (prompts, parallel branches) becomes buffers: part of the function and of the state, but
+        not of the weights that are compared.
         """
-        if not any(isinstance(layer, Mergeable) for layer in self.modules()):
+        if not any(isinstance(layer, Mergeable) for layer in self.modules()) and not self._added():
             return self
         plain = copy.deepcopy(self)
         found = [(name, layer) for name, layer in plain.named_modules() if isinstance(layer, Mergeable)]
         for name, layer in found:
             plain.set_submodule(name, layer.merged())
+        for name in plain._added():
+            owner, _, last = name.rpartition(".")
+            module, value = plain.backbone.get_submodule(owner), plain.backbone.get_parameter(name).detach()
+            delattr(module, last)
+            module.register_buffer(last, value)
         return plain
+
+    def _added(self) -> list[str]:
+        """Parameters of the backbone that the pretrained network has not."""
+        return [name for name, _ in self.backbone.named_parameters() if name not in self._pretrained]
 
 
 def build_model(config: TrialConfig, backbone: Backbone, n_classes: int) -> FineTuned:

@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, log_loss, roc_auc_score
 
+from repsim._torchvision import guard
 from repsim.errors import DegenerateInputError
-from repsim.metrics import binomial_se, classification_metrics
+from repsim.metrics import ECE_BINS, binomial_se, classification_metrics
 from repsim.records import PER_SPLIT
 
 
@@ -36,6 +38,21 @@ def test_the_metrics_are_those_of_scikit_learn(n: int, classes: int, seed: int) 
     assert found["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(labels, guesses))
     assert found["auc"] == pytest.approx(np.mean(one_vs_rest))
     assert found["nll"] == pytest.approx(log_loss(labels, probabilities))
+
+
+def test_the_calibration_error_is_that_of_torchmetrics() -> None:
+    guard()  # torchmetrics imports torchvision
+    pytest.importorskip("torchmetrics")
+    from torchmetrics.functional.classification import multiclass_calibration_error
+
+    for seed in range(40):
+        logits, labels = case(10 + 5 * seed, 2 + seed % 5, seed)
+        probabilities = torch.from_numpy(logits).softmax(dim=1)
+        expected = multiclass_calibration_error(
+            probabilities, torch.from_numpy(labels), num_classes=logits.shape[1], n_bins=ECE_BINS, norm="l1"
+        )
+        found = classification_metrics(logits, labels)["ece"]
+        assert found == pytest.approx(float(expected), abs=1e-6)  # torchmetrics computes in fp32
 
 
 def test_a_case_done_by_hand() -> None:

@@ -2,8 +2,8 @@
 
 x is the MLP's own input, the normalised tokens (eq. 3). Up starts at zero, so the first step starts from the pretrained
 function exactly; s = 0.1 and 64 hidden units are the paper's. 12 x (2 x 64 x 768 + 64 + 768) = 1,189,632 parameters for
-ViT-B/16. Where a block scales its MLP's output (DINOv2), it scales the branch with it. There is no merging: the branch
-is not a change of any weight, its parameters remain parameters of their own.
+ViT-B/16. Where a block scales its MLP's output (DINOv2), it scales the branch with it. The branch is not a change of
+any weight, so there is no folding it in: ``merged()`` keeps it, outside the weights whose sharpness is measured.
 """
 
 from __future__ import annotations

@@ -4,10 +4,11 @@ A starts at random (Kaiming uniform, as in the authors' code), B at zero, so the
 function exactly. Biases and norms stay.
 
 On transformers the change is that of attention's query and value, slices of timm's fused qkv layer: rank x 4d new
-parameters per block, 36,864 x rank for ViT-B/16. On convnets it is that of every dense convolution and linear layer
-behind the stem which has more parameters than its change: the 1x1 convolutions of a MobileNet, the linear layers of a
-ConvNeXt, all convolutions of a ResNet. A convolution's A has its kernel, B is 1x1. ``merged()`` folds the change into
-plain layers.
+parameters per block, 36,864 x rank for ViT-B/16. Others lay out q, k and v head by head (TinyViT, EfficientFormer) or
+in layers of their own; they are refused. On networks without attention the change is that of every dense convolution
+and linear layer behind timm's stem which has more parameters than its change: the 1x1 convolutions of a MobileNet, the
+linear layers of a ConvNeXt, all convolutions of a ResNet's stages. A convolution's A has its kernel, B is 1x1.
+``merged()`` folds the change into plain layers.
 """
 
 from __future__ import annotations
@@ -20,11 +21,25 @@ import torch
 from torch import Tensor, nn
 
 from repsim.adapters.base import Adapter, Refusal, train_only
+from repsim.adapters.partial import stages
 from repsim.config import AdapterConfig
 from repsim.model import FineTuned, Mergeable
 
-_FUSED_ATTENTION = ("Attention", "WindowAttention")
-"""timm's attention classes whose qkv layer's output is q, k and v, one after the other."""
+FUSED_ATTENTION = (
+    "timm.layers.attention.Attention",
+    "timm.models.vision_transformer.Attention",  # where older versions of timm have it
+    "timm.models.swin_transformer.WindowAttention",
+    "timm.models.nest.Attention",
+    "timm.models.volo.Attention",
+    "timm.models.fastvit.Attention",
+    "timm.models.metaformer.Attention",
+)
+"""The attention whose qkv layer's output is all of q, then all of k, then all of v.
+
+With their modules: timm has a dozen classes of the name Attention, and some of them lay it out head by head.
+"""
+_QUERIES = {"q", "qk", "qkv", "kv"}
+"""What attention calls its projections, where its own name does not say what it is (``MHSA``)."""
 
 
 def _down(rank: int, *inputs: int, generator: torch.Generator, like: Tensor) -> nn.Parameter:
@@ -121,6 +136,7 @@ def _plain_linear(layer: nn.Linear, weight: Tensor) -> nn.Linear:
 
 
 Adapted = type[LoRALinear] | type[LoRAQueryValue] | type[LoRAConv2d]
+_KINDS: dict[type[nn.Module], Adapted] = {nn.Linear: LoRALinear, nn.Conv2d: LoRAConv2d}
 
 
 def targets(backbone: nn.Module, rank: int) -> Iterator[tuple[str, Adapted]]:
@@ -131,12 +147,13 @@ def targets(backbone: nn.Module, rank: int) -> Iterator[tuple[str, Adapted]]:
             if _has_fused_qkv(layer):
                 yield f"{name}.qkv", LoRAQueryValue
         return
+    behind_the_stem = set().union(*stages(backbone) or ())
     for name, layer in backbone.named_modules():
-        if type(layer) is nn.Linear and _pays(layer.weight, rank):
-            yield name, LoRALinear
-        behind_the_stem = type(layer) is nn.Conv2d and layer.groups == 1 and layer.in_channels > 3
-        if behind_the_stem and _pays(layer.weight, rank):
-            yield name, LoRAConv2d
+        kind = _KINDS.get(type(layer))
+        if kind is None or f"{name}.weight" not in behind_the_stem or getattr(layer, "groups", 1) != 1:
+            continue
+        if _pays(layer.weight, rank):
+            yield name, kind
 
 
 def _pays(weight: Tensor, rank: int) -> bool:
@@ -146,15 +163,13 @@ def _pays(weight: Tensor, rank: int) -> bool:
 
 
 def _is_attention(layer: nn.Module) -> bool:
-    return "Attention" in type(layer).__name__ or "Attn" in type(layer).__name__
+    name, children = type(layer).__name__, {child for child, _ in layer.named_children()}
+    return "Attention" in name or "Attn" in name or not children.isdisjoint(_QUERIES)
 
 
 def _has_fused_qkv(layer: nn.Module) -> bool:
-    """A layer with a ``q_bias`` of its own applies the weight by hand, past anything put in its place."""
-    qkv = getattr(layer, "qkv", None)
-    if type(qkv) is not nn.Linear or getattr(layer, "q_bias", None) is not None:
-        return False
-    return type(layer).__name__ in _FUSED_ATTENTION and qkv.out_features % 3 == 0
+    kind = type(layer)
+    return f"{kind.__module__}.{kind.__qualname__}" in FUSED_ATTENTION and type(layer.qkv) is nn.Linear
 
 
 def _refuse(backbone: nn.Module, config: AdapterConfig) -> Refusal | None:
@@ -163,6 +178,9 @@ def _refuse(backbone: nn.Module, config: AdapterConfig) -> Refusal | None:
     if any(map(_is_attention, backbone.modules())):
         known = "ViT, DeiT, DINOv2, Swin (transformers with a fused qkv layer), and convnets"
         return Refusal("method", "lora does not know this backbone's attention", known)
+    if stages(backbone) is None:
+        problem = "lora stays behind the stem, and timm does not say what this backbone's is"
+        return Refusal("method", problem, "a timm backbone that groups its parameters into stages")
     if next(targets(backbone, 1), None) is None:
         return Refusal("method", "lora finds neither attention nor dense convolutions here", "a ViT or a convnet")
     return Refusal("adapter.rank", f"{config.rank} makes no layer of this backbone smaller", "a smaller rank")

@@ -1,6 +1,7 @@
 """Norms only: of the backbone, only scale and shift of its normalisation layers move (arXiv 2003.00152).
 
-Running statistics are another matter: ``optim.batch_norm`` decides about them. ViT-B/16: 38,400 of 85.8 million.
+Running statistics are another matter: ``optim.batch_norm`` decides about them. ViT-B/16: 38,400 of 85.8 million
+(0.04 %); EfficientNet-Lite0: 42,016 of 3.4 million (1.25 %).
 """
 
 from __future__ import annotations

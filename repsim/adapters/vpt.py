@@ -6,7 +6,7 @@ when the features are pooled. They start at U(-v, v), v² = 6 / (3 P² + d) for 
 768 = 9,216 p parameters, p x 768 when shallow.
 
 Attention sees the prompts from the first step on, so the features do not start at the pretrained ones. There is no
-merging: prompts are parameters of their own.
+folding them in: ``merged()`` keeps them as they are, outside the weights whose sharpness is measured.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""How steep and how curved the loss is around a solution, measured over backbone and head for every method alike."""
+"""How steep and how curved the loss is around a solution, over the pretrained network's weights and the head's.
+
+The same weights for every method; see :meth:`repsim.model.FineTuned.merged`.
+"""
 
 from __future__ import annotations
 

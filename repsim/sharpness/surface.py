@@ -1,7 +1,8 @@
 """The loss as a function of a model's weights: where every sharpness measure takes its values from.
 
-L is the mean loss (cross-entropy) on a fixed set of images, in eval mode. All parameters count, trained or not:
-backbone and head for every method alike, so that a method that moves few of them does not look flat for that reason.
+L is the mean loss (cross-entropy) on a fixed set of images, in eval mode. All parameters count, trained or not. A trial
+hands over ``FineTuned.merged()``, whose parameters are the pretrained network's and the head's for every method alike,
+so that a method that moves few of them does not look flat for that reason; branches and prompts beside them stay fixed.
 
 Forward passes run in the weights' precision (fp32) and losses are summed in float64. At the radii in use the increases
 are 1e-3 and more, the rounding of an fp32 loss averaged over some hundred images is 1e-7, and fp64 convolutions cost

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from torch import nn
 
 from repsim.adapters import REGISTRY, check_adapter
-from repsim.adapters.lora import targets
+from repsim.adapters.lora import FUSED_ATTENTION, targets
 from repsim.adapters.partial import stages
 from repsim.backbones import Backbone, feature_dim, freeze_batch_norm
 from repsim.catalogue import ADAPTERS
@@ -18,6 +19,7 @@ from repsim.config import AdapterConfig, TrialConfig
 from repsim.errors import RequestError
 from repsim.model import FineTuned, Mergeable
 from repsim.optimisation import trained_parameters
+from repsim.sharpness.surface import surface
 from repsim.trainer import Trainer, train
 from repsim.weights import build_module
 from repsim.workspace import Workspace
@@ -181,6 +183,106 @@ def test_lora_finds_the_attention_of_other_transformers() -> None:
     assert len(list(targets(build_module("vit_small_patch14_dinov2", device="meta"), 8))) == 12
 
 
+ATTENTION = {
+    "timm.layers.attention.Attention": ({"num_heads": 2}, (3, 4, 8)),
+    "timm.models.vision_transformer.Attention": ({"num_heads": 2}, (3, 4, 8)),
+    "timm.models.swin_transformer.WindowAttention": ({"num_heads": 2, "window_size": 2}, (3, 4, 8)),
+    "timm.models.nest.Attention": ({"num_heads": 2}, (3, 1, 4, 8)),
+    "timm.models.volo.Attention": ({"num_heads": 2}, (3, 2, 2, 8)),
+    "timm.models.fastvit.Attention": ({"head_dim": 4}, (3, 8, 2, 2)),
+    "timm.models.metaformer.Attention": ({"head_dim": 4}, (3, 4, 8)),
+}
+"""How each is made of width 8 with two heads, and the shape of three images of four tokens."""
+
+
+def moved_by(attention: nn.Module, images: torch.Tensor, third: int) -> torch.Tensor:
+    """Output (b, tokens, width) less what it was, once a constant is added to one third of what qkv answers."""
+    constant = torch.zeros(24)
+    constant[8 * third : 8 * (third + 1)] = torch.randn(8, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        before = attention(images)
+        hook = attention.qkv.register_forward_hook(lambda module, inputs, output: output + constant)  # type: ignore[union-attr]
+        difference: torch.Tensor = attention(images) - before
+        hook.remove()
+    channels_last = difference if images.shape[-1] == 8 else difference.movedim(1, -1)
+    return channels_last.reshape(3, 4, 8)
+
+
+def is_query_key_value(attention: nn.Module, images: torch.Tensor) -> bool:
+    """Softmax does not see a constant in every key; one in every value moves every token alike, one in q does not."""
+    query, key, value = (moved_by(attention, images, third) for third in range(3))
+
+    def uneven(difference: torch.Tensor) -> float:
+        return float((difference - difference[:1, :1]).abs().max())
+
+    no_key = float(key.abs().max()) < 1e-5
+    return no_key and uneven(value) < 1e-5 < float(value.abs().max()) and uneven(query) > 1e-4
+
+
+def attention_of(path: str, **settings: object) -> nn.Module:
+    """Loud enough that what a query asks for makes a difference."""
+    module, _, name = path.rpartition(".")
+    torch.manual_seed(0)
+    attention = getattr(importlib.import_module(module), name)(8, **settings)
+    assert isinstance(attention, nn.Module)
+    attention.eval()
+    with torch.no_grad():
+        for parameter in attention.parameters():
+            parameter.normal_()
+    return attention
+
+
+@pytest.mark.parametrize("path", FUSED_ATTENTION)
+def test_lora_knows_attention_whose_rows_are_all_q_then_all_k_then_all_v(path: str) -> None:
+    settings, shape = ATTENTION[path]
+    images = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    assert is_query_key_value(attention_of(path, **settings), images)
+    assert set(ATTENTION) == set(FUSED_ATTENTION)
+
+
+def test_attention_laid_out_head_by_head_is_told_apart() -> None:
+    settings = {"key_dim": 4, "num_heads": 2, "attn_ratio": 1, "resolution": (2, 2)}
+    tiny = attention_of("timm.models.tiny_vit.Attention", **settings)
+    assert tiny.qkv.out_features == 24  # type: ignore[union-attr]
+    assert not is_query_key_value(tiny, torch.randn(3, 4, 8, generator=torch.Generator().manual_seed(0)))
+
+
+@pytest.mark.parametrize("name", ["tiny_vit_5m_224", "efficientformer_l1", "convit_tiny", "xcit_nano_12_p16_224"])
+def test_lora_refuses_attention_that_it_does_not_know(name: str) -> None:
+    config = TrialConfig.from_flat({"method": "lora"})
+    with pytest.raises(RequestError, match="method: lora does not know this backbone's attention"):
+        check_adapter(config, backbone_of(build_module(name, device="meta")))
+
+
+@pytest.mark.parametrize(
+    ("name", "stem", "first"),
+    [
+        ("test_mambaout", "stem.", "stages.0."),
+        ("repvit_m0_9", "stem.", "stages.0."),
+        ("resnet18d", "conv1.", "layer1.0."),
+        ("test_convnext", "stem.", "stages.0."),
+        ("test_efficientnet", "conv_stem", "blocks."),
+    ],
+)
+def test_lora_leaves_the_stem_of_a_convnet(name: str, stem: str, first: str) -> None:
+    """Some stems have several convolutions, and all but the first have more than three channels."""
+    module = build_module(name, device="meta")
+    found = [layer for layer, _ in targets(module, 1)]
+    assert found[0].startswith(first)
+    assert any(layer.startswith(stem) for layer, _ in module.named_modules())
+    assert not any(layer.startswith(stem) for layer in found)
+
+
+def test_the_shares_of_parameters_that_the_catalogue_names_are_right() -> None:
+    for adapter in ("bitfit", "norm_only"):
+        shares = []
+        for name in ("vit_base_patch16_224", "tf_efficientnet_lite0"):
+            model = prepared(adapter, name, "meta")
+            shares.append(100 * trained_count(model) / sum(p.numel() for p in model.backbone.parameters()))
+        words = "{:.2f} % of the parameters of a ViT-B/16, {:.2f} % of EfficientNet-Lite0's; ".format(*shares)
+        assert ADAPTERS[adapter].cost.startswith(words)
+
+
 def loud(model: FineTuned) -> FineTuned:
     """Without the layer scales of 1e-5, behind which no change of attention could be seen."""
     with torch.no_grad():
@@ -220,9 +322,32 @@ def test_merged_equals_unmerged_in_plain_layers(name: str, dtype: torch.dtype, t
 
 
 def test_what_has_nothing_to_fold_is_merged_already() -> None:
-    for adapter in ("full", "adaptformer", "vpt"):
-        model = prepared(adapter, "test_vit")
-        assert model.merged() is model
+    full = prepared("full", "test_vit")
+    assert full.merged() is full
+    for adapter in ("lora", "adaptformer", "vpt"):
+        merged = prepared(adapter, "test_vit").merged()
+        assert merged.merged() is merged
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS)
+def test_the_weights_that_are_compared_are_the_same_for_every_adapter(adapter: str) -> None:
+    """Names, order and shapes are the pretrained network's and the head's; what was added stays in the function."""
+    model, plain = prepared(adapter, "test_vit"), model_of("test_vit")
+    images, merged = torch.rand(2, 3, 160, 160), model.merged()
+    assert [(name, p.shape) for name, p in merged.named_parameters()] == [
+        (name, p.shape) for name, p in plain.named_parameters()
+    ]
+    beside = [name for name, _ in model.named_parameters() if "adaptformer" in name or "prompts" in name]
+    assert bool(beside) == (adapter in ("adaptformer", "vpt"))
+    state = merged.state_dict()
+    assert all(torch.equal(state[name], parameter) for name, parameter in model.named_parameters() if name in beside)
+    with torch.no_grad():
+        torch.testing.assert_close(merged.features(images), model.features(images), rtol=1e-5, atol=1e-6)
+    with surface(merged, lambda: iter([(images, torch.tensor([0, 1]))])) as around:
+        assert [w.shape for w in around.weights] == [p.shape for p in plain.parameters()]
+        before = {name: state[name].clone() for name in beside}
+        around.move([torch.ones_like(weight) for weight in around.weights])
+        assert all(torch.equal(merged.state_dict()[name], value) for name, value in before.items())
 
 
 def test_sharpness_sees_the_same_parameters_with_lora_as_without(configure: Configure, workspace: Workspace) -> None:
@@ -318,6 +443,16 @@ class Bare(nn.Module):
         self.extra = nn.Identity() if extra is None else extra
 
 
+class Depthwise(Bare):
+    """With a stage, in which there is nothing dense."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Sequential(nn.Conv2d(4, 4, 3, groups=4)))
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, str]:
+        return {"stem": r"^stem", "blocks": r"^extra\.(\d+)"}
+
+
 def refusals() -> Iterator[tuple[str, nn.Module, dict[str, object], str]]:
     convnet, vit = build_module("test_efficientnet", device="meta"), build_module("test_vit", device="meta")
     beit = build_module("beit_base_patch16_224", device="meta")
@@ -329,7 +464,13 @@ def refusals() -> Iterator[tuple[str, nn.Module, dict[str, object], str]]:
     )
     yield "vpt", convnet, {}, r"method: vpt needs the blocks .* allowed: timm's VisionTransformer: vit_\*"
     yield "lora", beit, {}, r"method: lora does not know this backbone's attention; allowed: ViT, DeiT, DINOv2, Swin"
-    yield "lora", Bare(), {}, r"method: lora finds neither attention nor dense convolutions here; allowed: a ViT or"
+    yield (
+        "lora",
+        Depthwise(),
+        {},
+        r"method: lora finds neither attention nor dense convolutions here; allowed: a ViT",
+    )
+    yield "lora", Bare(), {}, r"method: lora stays behind the stem, and timm does not say what this backbone's is"
     yield "lora", convnet, {"adapter.rank": 500}, r"adapter\.rank: 500 makes no layer of this backbone smaller"
     yield "partial", vit, {"adapter.stages": 7}, r"adapter\.stages: 7 is more than the backbone has; allowed: 1 to 6"
     yield (
