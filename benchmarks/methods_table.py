@@ -159,8 +159,9 @@ def read_study(path: Path) -> Study:
 def _points(label: str, words: str, row: Row) -> Iterator[tuple[str, Mapping[str, float]]]:
     if label != WISE:
         yield words, cast(Mapping[str, float], row["values"])
-    for point in cast(Sequence[Mapping[str, object]], row["derived"]):
-        yield f"{words}, α {point['alpha']:g}", cast(Mapping[str, float], point["values"])
+    for point in cast(Sequence[Mapping[str, float | Mapping[str, float]]], row["derived"]):
+        if point["alpha"] != 0:  # the linear probe, which has a row of its own
+            yield f"{words}, α {point['alpha']:g}", cast(Mapping[str, float], point["values"])
 
 
 def choose(settings: Sequence[Setting], n_val: float) -> Setting:
