@@ -241,8 +241,11 @@ def test_predictions_of_a_point_stand_beside_its_trials(folder: RunFolder) -> No
             "head: 'cosine' meets the line of weights, which begins at a linear probe",
         ),
         ([*WISE, "method=[full, repsim]", "space.head=[linear, mlp]"], "head: 'mlp' meets the line of weights"),
-        ([*WISE, "method=[full, vpt]"], "method 'vpt' does not start at the pretrained network"),
-        (["fixed.wise_alpha=0.5"], "method 'linear_probe' does not move the backbone"),
+        (
+            [*WISE, "method=[full, vpt]"],
+            "no line of weights for method 'vpt', which does not start at the pretrained network",
+        ),
+        (["fixed.wise_alpha=0.5"], "no line of weights for method 'linear_probe', which does not move the backbone"),
     ],
 )
 def test_a_space_without_a_line_is_refused(overrides: list[str], said: str) -> None:
