@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from many_runs import Row, read_rows, run_missing
+from many_runs import Row, mean_sem, read_rows, run_missing
 
 STRENGTHS = (0.1, 0.3, 1.0, 3.0, 10.0)
 PENALTIES = ("repsim", "hcs", "feature_mse")
@@ -159,13 +159,6 @@ CLAIMS: tuple[tuple[str, str, Callable[[Mapping[str, float], Mapping[str, float]
         lambda a, b: 0.58 * b["sharpness"] - a["sharpness"],
     ),
 )
-
-
-def mean_sem(values: Sequence[float], digits: int = 3) -> str:
-    """``0.812 ± 0.004``."""
-    sem = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else None
-    mean = statistics.fmean(values)
-    return f"{mean:.{digits}f}" if sem is None else f"{mean:.{digits}f} ± {sem:.{digits}f}"
 
 
 def section(rows: Sequence[Row]) -> list[str]:

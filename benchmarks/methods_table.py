@@ -27,7 +27,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import cast
 
-from many_runs import Flat, Row, read_rows, run_missing
+from many_runs import Flat, Row, mean_sem, read_rows, run_missing
 
 from repsim.catalogue import HEADS, PENALTIES, WRAPPERS
 from repsim.front import nondominated
@@ -172,12 +172,6 @@ def choose(settings: Sequence[Setting], n_val: float) -> Setting:
         (setting for setting in settings if setting.mean("val_accuracy") >= floor),
         key=lambda setting: (setting.mean("val_cka"), setting.mean("val_accuracy")),
     )
-
-
-def mean_sem(values: Sequence[float]) -> str:
-    """``0.812 ± 0.004``."""
-    mean = statistics.fmean(values)
-    return f"{mean:.3f}" if len(values) < 2 else f"{mean:.3f} ± {statistics.stdev(values) / len(values) ** 0.5:.3f}"
 
 
 def difference(setting: Setting, other: Setting, metric: str, test_to_train: float) -> str:

@@ -87,7 +87,7 @@ TRIAL_COLUMNS: tuple[str, ...] = (
 )
 """Columns of trials.parquet, before ``param/KEY`` for the rest of the configuration."""
 
-FACTS: tuple[str, ...] = (
+GROUND_FACTS: tuple[str, ...] = (
     "n_train",
     "n_val",
     "n_test",
@@ -99,9 +99,14 @@ FACTS: tuple[str, ...] = (
     "probe_hash",
     "weights_id",
     "pretraining",
+    "threads",
+)
+"""The facts that do not depend on how the model was trained."""
+
+FACTS: tuple[str, ...] = (
+    *GROUND_FACTS,
     "skipped_images",
     "duplicates_across_splits",
-    "threads",
     "optimiser_steps",
     "slot",
     "began",

@@ -10,24 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from repsim.config import TrialConfig
-from repsim.records import DerivedResult, Stage, Status, TrialResult
+from repsim.records import GROUND_FACTS, DerivedResult, Stage, Status, TrialResult
 from sweeps.trial import Trial, TrialRecord
-
-_GROUND = (
-    "n_train",
-    "n_val",
-    "n_test",
-    "n_probe",
-    "n_classes",
-    "largest_class_fraction",
-    "smallest_class_fraction",
-    "data_hash",
-    "probe_hash",
-    "weights_id",
-    "pretraining",
-    "threads",
-)
-"""Facts that a point shares with its trial; the others are about the training."""
 
 
 def derived_id(trial_id: str, alpha: float) -> str:
@@ -77,7 +61,7 @@ def _record(parent: TrialRecord, result: TrialResult, point: DerivedResult, feas
             chosen_epoch=result.chosen_epoch,
             epochs=result.epochs,
             values=point.values,
-            facts={name: result.facts[name] for name in _GROUND if name in result.facts},
+            facts={name: result.facts[name] for name in GROUND_FACTS if name in result.facts},
         ),
         feasible=feasible,
         started=parent.ended,

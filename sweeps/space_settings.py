@@ -164,7 +164,10 @@ def read_confirm(notes: Notes, document: Mapping[str, object], trials: int) -> t
     seeds = integer(notes, "confirm.seeds", given, low=0, high=MAX_CONFIRM, otherwise=0)
     least = LEAST_SEEDS * len(ANCHORS) + seeds
     runs = confirm.get("runs", max(trials, least))
-    return seeds, integer(notes, "confirm.runs", runs, low=least, high=MAX_TRIALS, otherwise=least) if seeds else 0
+    if not seeds:  # nothing to run, but a number all the same
+        integer(notes, "confirm.runs", confirm.get("runs", 0), low=0, high=MAX_TRIALS, otherwise=0)
+        return 0, 0
+    return seeds, integer(notes, "confirm.runs", runs, low=least, high=MAX_TRIALS, otherwise=least)
 
 
 def read_resources(notes: Notes, document: Mapping[str, object]) -> Resources:
