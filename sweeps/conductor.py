@@ -123,8 +123,9 @@ class Sweep:
         trial = self._journal.history.records[assignment.trial_id].trial
         self._watchdog.heard(trial.trial_id)
         goes_on = True
+        ends = report.result is not None
         for epoch in map(EpochResult.from_dict, report.epochs):
-            self._write(partial(self._journal.epoch, trial.trial_id, assignment.attempt, epoch))
+            self._write(partial(self._journal.epoch, trial.trial_id, assignment.attempt, epoch, held=ends))
             goes_on = self._search.report(trial, epoch.epoch, epoch.values) and goes_on
         if report.result is not None:
             result = TrialResult.from_dict(report.result)
@@ -198,7 +199,7 @@ class Sweep:
         trial = self._search.ask()
         if trial is None:
             return None
-        self._write(lambda: self._journal.proposed(trial))
+        self._journal.proposed(trial, held=True)  # its start is journaled before anybody hears of it
         return trial
 
     def _post_mortem(self, trial_id: str) -> str:

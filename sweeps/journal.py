@@ -37,6 +37,9 @@ class Journal:
     Every method below appends one line, fsyncs it, and folds it into ``history``. They raise JournalError for an event
     that cannot come next, ValueError for NaN or infinity, LeaseLost when another launch has taken the sweep over,
     OSError when the disk refuses (the file is then cut back to its last whole line); nothing has changed in any case.
+
+    ``held``: nobody acts on the line before the next one is there (a proposal, before its start), so it is folded in at
+    once and written with that one, under one fsync. A crash in between loses both.
     """
 
     def __init__(self, path: Path, lease: Lease, history: History, file: BinaryIO) -> None:
@@ -44,6 +47,7 @@ class Journal:
         self.history = history
         self._lease = lease
         self._file = file
+        self._held = b""
 
     @classmethod
     def create(cls, path: Path, header: Mapping[str, object]) -> Self:
@@ -91,17 +95,17 @@ class Journal:
         """Whether another launch has taken the sweep over."""
         return self._lease.lost
 
-    def proposed(self, trial: Trial) -> None:
+    def proposed(self, trial: Trial, *, held: bool = False) -> None:
         """A trial exists; written before anything else hears of it."""
-        self._append("proposed", trial=trial.to_dict())
+        self._append("proposed", held, trial=trial.to_dict())
 
     def started(self, trial_id: str, attempt: int) -> None:
         """Attempt 1, 2, … of a trial begins."""
         self._append("started", trial_id=trial_id, attempt=attempt)
 
-    def epoch(self, trial_id: str, attempt: int, result: EpochResult) -> None:
+    def epoch(self, trial_id: str, attempt: int, result: EpochResult, *, held: bool = False) -> None:
         """An epoch of the current attempt is done; it replaces that epoch, and later ones, of earlier attempts."""
-        self._append("epoch", trial_id=trial_id, attempt=attempt, result=result.to_dict())
+        self._append("epoch", held, trial_id=trial_id, attempt=attempt, result=result.to_dict())
 
     def waiting(self, trial_id: str, reason: str, *, died: bool = False) -> None:
         """The trial stopped running and will be started again; ``died`` when its process ended or hung."""
@@ -151,20 +155,27 @@ class Journal:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _append(self, event: str, **fields: object) -> None:
+    def _append(self, event: str, held: bool = False, **fields: object) -> None:
         text = _encoded(self.history.length, event, fields)
         fold = self.history.prepare(json.loads(text), str(self.path))
-        end = self._file.tell()
         self._lease.check()
+        if held:
+            self._held += text
+        else:
+            self._write(self._held + text)
+            self._held = b""
+        fold()
+
+    def _write(self, lines: bytes) -> None:
+        end = self._file.tell()
         try:
-            _write_all(self._file, text)
+            _write_all(self._file, lines)
             os.fsync(self._file.fileno())
         except OSError:
             self._file.seek(end)  # what cannot be cut off is written over
             with suppress(OSError):
                 self._file.truncate(end)
             raise
-        fold()
 
 
 def first_line(header: Mapping[str, object]) -> bytes:

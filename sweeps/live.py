@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import statistics
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -52,6 +51,8 @@ class LiveView:
         self._front: frozenset[str] = frozenset()
         self._hypervolume: Hypervolume = None
         self._confirmations = 0
+        self._ended: Mapping[Stage, int] = {}
+        self._durations = (0, 0.0)  # of the trials that have ended: how many, and the sum of their seconds
         self._live: Live | None = None
         if interactive is None:
             interactive = stream.isatty() and os.environ.get("TERM", "") not in ("", "dumb", "unknown")
@@ -68,7 +69,6 @@ class LiveView:
         ``due`` counts the confirmation runs known to be needed that have not ended, those under way included.
         """
         with self._lock:
-            self._confirmations = self._confirmed(records) + due
             self._records, self._front, self._hypervolume = list(records), frozenset(front), hypervolume
             changed = [record for record in records if self._seen.get(record.trial.trial_id) is not record.status]
             for record in changed:
@@ -76,6 +76,8 @@ class LiveView:
                 self._seen[trial_id] = record.status
                 since = {key: value for key, value in self._running_since.items() if key != trial_id}
                 self._running_since = since | ({trial_id: self._clock()} if record.status is Status.RUNNING else {})
+                self._count(record)
+            self._confirmations = self._ended.get(Stage.CONFIRM, 0) + due
             for record in changed:
                 if self._is_news(record):
                     self._print(self._line(record))
@@ -97,14 +99,10 @@ class LiveView:
 
         The mean duration of the finished ones, times what is left of the others, over the trials running at once.
         """
-        durations = [
-            seconds
-            for record in self._records
-            if record.status.terminal and _is_run(record) and (seconds := duration(record)) is not None
-        ]
-        if not durations:
+        count, total = self._durations
+        if count == 0:
             return None
-        mean = statistics.fmean(durations)
+        mean = total / count
         now = self._clock()
         under_way = sum(min(mean, max(0.0, now - since)) for since in self._running_since.values())
         left = max(0, self._total - self._finished()) * mean - under_way
@@ -118,15 +116,21 @@ class LiveView:
             return record.ended is None or _seconds(record.ended) >= self._began - 1.0
         return record.status is Status.WAITING and record.reason != ""
 
-    def _finished(self) -> int:
-        return sum(record.status.terminal and record.trial.stage is Stage.SEARCH for record in self._records)
+    def _count(self, record: TrialRecord) -> None:
+        """Keep what would otherwise be counted over all records at every change; an end is final."""
+        if not record.status.terminal:
+            return
+        stage = record.trial.stage
+        self._ended = {**self._ended, stage: self._ended.get(stage, 0) + 1}
+        seconds = duration(record) if _is_run(record) else None
+        if seconds is not None:
+            self._durations = (self._durations[0] + 1, self._durations[1] + seconds)
 
-    @staticmethod
-    def _confirmed(records: Sequence[TrialRecord]) -> int:
-        return sum(record.status.terminal and record.trial.stage is Stage.CONFIRM for record in records)
+    def _finished(self) -> int:
+        return self._ended.get(Stage.SEARCH, 0)
 
     def _confirming(self) -> str:
-        done = self._confirmed(self._records)
+        done = self._ended.get(Stage.CONFIRM, 0)
         if done < self._confirmations:
             return f"confirming {done} of {self._confirmations}"
         return f"{done} fresh seeds" if done else ""
@@ -136,7 +140,7 @@ class LiveView:
         stage = record.trial.stage
         count = f"[{self._finished():>{width}}/{self._total}]"
         if stage is Stage.CONFIRM:
-            count = f"[confirm {self._confirmed(self._records)}/{self._confirmations}]"
+            count = f"[confirm {self._ended.get(Stage.CONFIRM, 0)}/{self._confirmations}]"
         parts = [count, record.trial.trial_id, record.status.value, describe(record.trial)]
         if len(self._space.data) > 1:
             parts.append(record.trial.data)

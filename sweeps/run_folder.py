@@ -165,14 +165,15 @@ class RunFolder:
     def set_attempt(self, trial_id: str, attempt: int) -> None:
         """Fence off every earlier attempt; ValueError when a later one is current.
 
-        Setting the current one again is fine: a driver may be killed after this and before the start is journaled.
+        Setting the current one again is fine: a driver may be killed after this and before the start is journaled. So
+        is losing it in a power failure, which ends every attempt.
         """
         current = self.current_attempt(trial_id)
         if attempt < current:
             raise ValueError(f"trial {trial_id}: attempt {attempt} is over, {current} is the current one")
         fence = self._fence(trial_id)
         fence.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(fence, f"{attempt}\n".encode("ascii"))
+        write_atomically(fence, f"{attempt}\n".encode("ascii"), name_survives=False)
 
     def _fence(self, trial_id: str) -> Path:
         return self.checkpoints / trial_id / "attempt"

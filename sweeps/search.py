@@ -196,7 +196,7 @@ class Search:
 
         A trial's derived points follow it.
         """
-        return self._judgement.front(self._studies[data].candidates())
+        return [name for name, _ in self._studies[data].leading()]
 
     def reference(self, data: str) -> dict[str, float] | None:
         """The hypervolume's reference point by metric, once both anchors completed; None before, or when one failed."""
@@ -212,7 +212,7 @@ class Search:
         reference = self.reference(data)
         if reference is None:
             return None
-        return self._judgement.hypervolume(self._studies[data].candidates(), reference)
+        return self._judgement.hypervolume(self._studies[data].leading(), reference)
 
     def hypervolume_history(self, data: str, ended: Sequence[str]) -> list[float | None]:
         """The hypervolume after each of these trials (of any data set) had ended, in this order; None before a box."""

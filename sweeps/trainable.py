@@ -38,7 +38,9 @@ Fault = Literal["own", "died", "disk"]
 """Why a trial broke. ``own``: it raised; ``died``: its process ended or hung, or memory ran out; ``disk``: no space."""
 PAYLOAD = "payload"
 RECYCLED_AFTER = 64
-"""A process is replaced after this many trials, so that no slow leak can grow for ever."""
+"""A process is replaced after this many trials or later, once it has grown, so that no slow leak goes on for ever."""
+GROWN_MIB = 256.0
+"""So much more memory than after its first trial is growth; less is not worth the seconds that a new process takes."""
 _LOOKS_FOR_ITS_ENGINE_EVERY = 2.0
 _ALLOCATION = "can't allocate memory"  # torch's CPU allocator raises a plain RuntimeError
 _NUMPYS_FULL_DISK = re.compile(r"^\d+ requested and \d+ written$")  # an OSError without a number
@@ -115,6 +117,7 @@ class TrialProcess(Trainable):  # type: ignore[misc]
         self._workspace: Workspace | None = None
         self._crash_note: int | None = None
         self._served = 0
+        self._first_mib: float | None = None
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -131,6 +134,8 @@ class TrialProcess(Trainable):  # type: ignore[misc]
 
     def _begin(self, config: Mapping[str, object]) -> None:
         self._served += 1
+        if self._served == 2:
+            self._first_mib = resident_mib()
         self._began = time.time()
         self._assignment = Assignment.from_config(config)
         self._folder = RunFolder(Path(self._assignment.run_folder))
@@ -145,14 +150,19 @@ class TrialProcess(Trainable):  # type: ignore[misc]
 
         Raises TrialFailed with a readable reason, TrialNotBegun when the process is due to be replaced.
         """
-        if self._served > RECYCLED_AFTER:
-            raise TrialNotBegun(f"its process is replaced after {RECYCLED_AFTER} trials")
+        if self._served > RECYCLED_AFTER and self._has_grown():
+            raise TrialNotBegun(f"its process has grown over {self._served - 1} trials and is replaced")
         try:
             report = self._advance()
         # The process boundary: any error of the trial is the trial's reason, never the sweep's end.
         except Exception as error:
             raise _kind(error)(_reason(error)) from error
         return {PAYLOAD: json.dumps(asdict(report)), "done": report.result is not None}
+
+    def _has_grown(self) -> bool:
+        """Whether it holds much more memory than after its first trial; taken for granted where nobody can say."""
+        now = resident_mib()
+        return now is None or self._first_mib is None or now - self._first_mib > GROWN_MIB
 
     def _leave_crash_notes(self) -> None:
         path = self._folder.crash_note(self._assignment.trial_id)
@@ -241,6 +251,15 @@ class TrialProcess(Trainable):  # type: ignore[misc]
                 buffer = io.BytesIO()
                 pq.write_table(pa.table(dict(columns)), buffer)
                 write_atomically(self._folder.predictions / f"{name}_{split}.parquet", buffer.getvalue())
+
+
+def resident_mib() -> float | None:
+    """Memory of this process that is in RAM; None where the system does not say."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    except OSError:
+        return None
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def _end_with(engine: int) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -11,9 +14,18 @@ import pytest
 
 from repsim.records import Status
 from sweeps.conductor import GIVE_UP_AFTER, MAX_RETRIES
-from sweeps.trainable import RECYCLED_AFTER
+from sweeps.trainable import GROWN_MIB, RECYCLED_AFTER
 from tests.faults.evidence import alive, assert_agreement, kill, numbers, records, trial_processes
-from tests.launch.sweeping import descendants, events, launch, started, wait_for, wait_for_workers, write_space
+from tests.launch.sweeping import (
+    REPOSITORY,
+    descendants,
+    events,
+    launch,
+    started,
+    wait_for,
+    wait_for_workers,
+    write_space,
+)
 from tests.trainer.stripes import write_images
 
 pytestmark = [
@@ -135,14 +147,38 @@ def test_nothing_but_bad_configurations_end_the_sweep_with_the_cause(images: Pat
     assert all("the training loss became" in record.reason for record in failed)
 
 
-def test_a_slot_is_replaced_after_so_many_trials_and_none_is_lost(images: Path, tmp_path: Path) -> None:
+LEAKY = f"""
+import sys
+from sweeps import engine, launch
+
+class Leaky(engine.TrialProcess):
+    kept = ()
+
+    def reset_config(self, new_config):
+        self.kept = [*self.kept, bytearray(b"x" * {round(2**20 * GROWN_MIB / 32)})]
+        return super().reset_config(new_config)
+
+engine.TrialProcess = Leaky
+sys.exit(launch.main(sys.argv[1:]))
+"""
+
+
+def test_a_slot_that_has_grown_is_replaced_after_so_many_trials_and_none_is_lost(images: Path, tmp_path: Path) -> None:
     asked = RECYCLED_AFTER + 4
     space = write_space(tmp_path, images, trials=asked, epochs=1)
     space.write_text(space.read_text().replace("[full, linear_probe, repsim, hcs]", "[full, linear_probe]"))
     space.write_text(space.read_text() + "  optim.lr: {low: 1.0e-5, high: 1.0e-2, log: true}\n")
     text = space.read_text()
     space.write_text("\n".join(line for line in text.splitlines() if "strength" not in line) + "\n")
-    code, printed = launch(tmp_path, "--space", str(space), "--name", "long", timeout=240)
-    assert code == 0, printed
+    done = subprocess.run(
+        [sys.executable, "-c", LEAKY, "--space", str(space), "--name", "long"],
+        check=False,
+        cwd=tmp_path,
+        env=os.environ | {"REPSIM_CACHE": str(tmp_path / "cache"), "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
     assert_agreement(tmp_path, "long", asked)
     assert reasons(tmp_path, "long") == ["its slot was replaced before it began"]

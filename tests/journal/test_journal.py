@@ -149,6 +149,41 @@ def test_every_line_is_on_disk_when_the_call_returns(
     journal.started("t0000", 1)
     assert len(synced) == 2
     assert synced[-1] == len(path.read_bytes())
+    journal.epoch("t0000", 1, make_epoch(1), held=True)
+    journal.ended("t0000", 1, Status.COMPLETED, result=make_result())
+    assert len(synced) == 3, "a held line costs no sync of its own"
+    assert synced[-1] == len(path.read_bytes())
+
+
+def test_a_held_line_is_known_at_once_and_written_with_the_next(path: Path, journal: Journal) -> None:
+    before = path.read_bytes()
+    journal.proposed(make_trial(0), held=True)
+    assert path.read_bytes() == before
+    assert list(journal.history.records) == ["t0000"]
+    journal.started("t0000", 1)
+    assert read_history(path) == journal.history
+    assert [json.loads(line)["event"] for line in path.read_bytes().splitlines()[-2:]] == ["proposed", "started"]
+
+
+def test_a_held_line_outlives_a_full_disk_and_not_a_crash(
+    path: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = path.read_bytes()
+    journal.proposed(make_trial(0), held=True)
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space left"):
+            journal.started("t0000", 1)
+    assert path.read_bytes() == before
+    assert journal.history.records["t0000"].attempts == 0
+    journal.started("t0000", 1)
+    assert read_history(path) == journal.history
+    journal.epoch("t0000", 1, make_epoch(1), held=True)
+    assert read_history(path).records["t0000"].epochs == [], "what a driver that is killed now leaves behind"
 
 
 def test_a_retry_replaces_the_epochs_it_repeats_and_those_after(journal: Journal) -> None:

@@ -197,6 +197,8 @@ def test_what_was_stopped_and_how_far_the_confirmation_is(make: Make, monkeypatc
     assert "stopped early 3" in view._summary()
     view.update(records[:-1], ["t0000"])
     assert "3 fresh seeds" in view._summary()
+    view.close()
+    view, _, clock = make(interactive=True, total=4)
     view.update(records[:4], ["t0000"])
     assert "confirming" not in view._summary()
     assert "fresh seeds" not in view._summary()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 
+import pytest
 from simulation import make_space, outcome_of, record_of, simulate
 
 from repsim.front import nondominated
 from repsim.records import DerivedResult, Status
-from sweeps.derived import derived_id, derived_records, derived_values
+from sweeps.derived import derived_id, derived_records, derived_values, trial_of
 from sweeps.search import Outcome, Search
 from sweeps.space import Constraint
 from sweeps.trial import Trial, TrialRecord
@@ -42,6 +44,31 @@ def record_with_points(trial: Trial, outcome: Outcome) -> TrialRecord:
         if outcome.derived
     )
     return replace(record, result=replace(record.result, derived=derived))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_front_kept_along_the_way_is_that_of_all_in_any_order_of_ending(seed: int) -> None:
+    rng = random.Random(seed)
+    search = Search(make_space(trials=30))
+    trials = []
+    while (trial := search.ask()) is not None:
+        trials.append(trial)
+    every: dict[str, tuple[float, float]] = {}
+    for trial in rng.sample(trials, len(trials)):
+        outcome = with_points(trial)
+        if outcome.values is not None and outcome.status is Status.COMPLETED:
+            coarse = {name: round(value, 1) for name, value in outcome.values.items()}  # so that some are equal
+            points = {name: {**coarse, "val_cka": rng.choice((0.2, 0.5, 0.8))} for name in outcome.derived}
+            outcome = replace(outcome, values=coarse, derived=points)
+        judged = search.tell(trial, outcome)
+        if judged.status is Status.COMPLETED:
+            found = {trial.trial_id: judged.values or {}, **judged.derived}
+            every |= {name: (values["val_accuracy"], values["val_cka"]) for name, values in found.items()}
+    order = [name for trial in trials for name in every if trial_of(name) == trial.trial_id]
+    kept = nondominated([every[name] for name in order], ["maximize", "maximize"])
+    front = [name for name, keep in zip(order, kept, strict=True) if keep]
+    assert search.front(trials[0].data) == front
+    assert len({every[name] for name in front}) < len(front), "equal points are all kept"
 
 
 def test_points_are_judged_like_trials() -> None:

@@ -24,6 +24,7 @@ from repsim.records import EpochResult
 from sweeps import trainable
 from sweeps.run_folder import RunFolder
 from sweeps.trainable import (
+    GROWN_MIB,
     RECYCLED_AFTER,
     Assignment,
     Report,
@@ -32,6 +33,7 @@ from sweeps.trainable import (
     TrialOutOfDisk,
     TrialOutOfMemory,
     TrialProcess,
+    resident_mib,
 )
 from tests.trainer.stripes import tiny_config, write_images
 
@@ -137,13 +139,39 @@ def test_a_failure_says_what_happened_on_one_line(slot: TrialProcess, assignment
     assert "\n" not in str(caught.value)
 
 
-def test_a_process_is_replaced_after_a_while(slot: TrialProcess, assignment: Assignment) -> None:
-    for _ in range(RECYCLED_AFTER - 1):
+@pytest.mark.parametrize("later", [1000.0 + GROWN_MIB + 1, None])
+def test_a_process_that_has_grown_is_replaced_after_a_while(
+    slot: TrialProcess, assignment: Assignment, monkeypatch: pytest.MonkeyPatch, later: float | None
+) -> None:
+    monkeypatch.setattr(trainable, "resident_mib", lambda: 1000.0)
+    assert slot.reset_config(assignment.to_config())
+    monkeypatch.setattr(trainable, "resident_mib", lambda: later)
+    for _ in range(RECYCLED_AFTER - 2):
         assert slot.reset_config(assignment.to_config())
     slot.step()  # the last one it serves
     assert slot.reset_config(assignment.to_config())
-    with pytest.raises(TrialNotBegun, match=f"its process is replaced after {RECYCLED_AFTER} trials"):
+    with pytest.raises(TrialNotBegun, match=f"its process has grown over {RECYCLED_AFTER} trials and is replaced"):
         slot.step()
+
+
+def test_a_process_that_has_not_grown_goes_on(
+    slot: TrialProcess, assignment: Assignment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainable, "resident_mib", lambda: 1000.0)
+    assert slot.reset_config(assignment.to_config())
+    monkeypatch.setattr(trainable, "resident_mib", lambda: 1000.0 + GROWN_MIB)
+    for _ in range(RECYCLED_AFTER):
+        assert slot.reset_config(assignment.to_config())
+    slot.step()
+
+
+def test_memory_that_is_held_is_seen() -> None:
+    before = resident_mib()
+    ballast = bytearray(b"x" * 2**26)
+    after = resident_mib()
+    assert before is not None
+    assert after is not None
+    assert 48 < after - before < 192, len(ballast)
 
 
 # how a trial's error is told
