@@ -36,15 +36,18 @@ from sweeps.domains import (
     uniform,
     walk,
 )
+from sweeps.gain import Gain
 from sweeps.samplers import BLIND, EVIDENCE, GENETIC, IGNORE_PRUNED, ORDINAL, SAMPLERS, make_sampler, startup
 from sweeps.space import Choice, Domain, Space
 
 TRIES = 20
 """How often a proposal that was made before is drawn again."""
+MODELLED = 400
+"""In a study of more trials than this a model of all of them takes too long, and TPE goes on."""
 GP_TRIES = 2
 """The same for the Gaussian process, of which a draw takes half a second."""
 _ENOUGH_TO_LEARN = 4
-_COMBINATIONS, _SEQUENCE, _GRID, _SILENT, _LEFT_OVER, _SILENT_EARLIER = range(1, 7)
+_COMBINATIONS, _SEQUENCE, _GRID, _SILENT, _LEFT_OVER, _SILENT_EARLIER, _GAIN = range(1, 8)
 
 
 STOPPED = "stopped"
@@ -55,13 +58,16 @@ STOPPED = "stopped"
 class Past:
     """One earlier proposal of the same data set.
 
-    ``values`` (objectives, in order) are its result when it is COMPLETE, what it had when it was stopped when PRUNED.
+    ``values`` (objectives, in order) are its result when it is COMPLETE, what it had when it was stopped when PRUNED;
+    ``expected`` is then what the stopping rule believes that it would have come to, where it has an opinion.
     """
 
     params: Mapping[str, object]
     state: TrialState
     values: tuple[float, ...] | None = None
     violations: Mapping[str, float] | None = None
+    expected: tuple[float, ...] | None = None
+    anchor: bool = False
 
 
 class Proposer:
@@ -81,6 +87,8 @@ class Proposer:
         self._combinations = enumerate_points(space, data, listed)
         self._points = enumerate_points(space, data, all_values)
         self._frozen: dict[int, FrozenTrial] = {}
+        self._gain = Gain(space, data)
+        self._earlier = [entry for entry in evidence if encode(space, data, entry.params) is not None]
         within = [self._freeze(number, entry, earlier=True) for number, entry in enumerate(evidence)]
         self._evidence = [frozen for frozen in within if frozen is not None]
         if self._sampler == "auto" and self._points is not None and len(self._points) <= space.budget.trials:
@@ -144,6 +152,8 @@ class Proposer:
         elif self._sampler in ("auto", "gp") and starting:
             for attempt in range(TRIES + 1):
                 yield self._stratified(ordinal, attempt, past)
+        elif self._sampler == "auto" and len(past) + len(self._earlier) <= MODELLED:
+            yield from self._modelled(ordinal, past)
         else:
             yield from self._sampled(ordinal, past)
 
@@ -161,6 +171,9 @@ class Proposer:
             trial = study.ask()
             yield walk(self._space, self._data, partial(suggest, trial))
             study.tell(trial, state=TrialState.FAIL)  # otherwise the rejected draw would count as pending
+
+    def _modelled(self, ordinal: int, past: Sequence[Past]) -> Iterator[Params]:
+        yield from self._gain.ranked([*self._earlier, *past], self._rng(_GAIN, ordinal), self._points)
 
     def _stratified(self, ordinal: int, attempt: int, past: Sequence[Past]) -> Params:
         if self._combinations is None:

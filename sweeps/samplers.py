@@ -1,18 +1,18 @@
 """The samplers by name, each built anew for one draw.
 
-``auto``     Every point once where the space has no more points than the budget. Otherwise a stratified start, then
-             multi-objective TPE. The start lasts half the budget, or as many trials as there are combinations of
-             categorical choices when those fit into two thirds of it; trials of earlier sweeps count towards it. It
-             takes the combination (then the values) tried least so far, ties in a seeded order, and numbers from a
-             scrambled Halton sequence.
+``auto``     Every point once where the space has no more points than the budget. Otherwise a stratified start of a
+             quarter of the budget (4 to 20 trials), or of as many trials as there are combinations of categorical
+             choices when those fit into half the budget; trials of earlier sweeps count towards it. Then the candidate
+             that is expected to add most to the hypervolume (:mod:`sweeps.gain`), in a study of up to 400 trials;
+             after that multi-objective TPE. The start takes the combination (then the values) tried least so far, ties
+             in a seeded order, and numbers from a scrambled Halton sequence.
 ``tpe``      Optuna's TPE alone, after a random start of a quarter of the budget (2 to 10 trials).
 ``nsga2``    NSGA-II with a population of a quarter of the budget (4 to 50). Generations are cut by ordinal; trials of
              earlier sweeps are the generation before the first. A trial in which a condition switches a value off
              carries a random one as a silent gene, so that conditional ranges take part in crossover.
 ``nsga3``    The same with NSGA-III, and as many reference directions as fit into the population.
-``gp``       A Gaussian process per objective, and the expected gain in hypervolume (Optuna's GPSampler), after a
-             stratified start of a quarter of the budget (4 to 20 trials). For spaces without conditions, or balanced
-             ones. Loads torch when it first draws.
+``gp``       Optuna's GPSampler, a Gaussian process per objective and the expected gain in hypervolume, after a start of
+             a quarter of the budget. For spaces without conditions, or balanced ones. Loads torch when it first draws.
 ``qmc``      A scrambled Halton sequence over all searched keys.
 ``random``   Independent uniform draws.
 ``grid``     Every point of a finite space once, in a seeded order (one too large to list is drawn from at random).
@@ -78,12 +78,11 @@ def startup(name: str, trials: int, combinations: int | None) -> int:
         return 0
     if name in GENETIC:
         return population(trials)
-    if name == "gp":
-        return max(4, min(20, trials // 4))
     if name == "tpe":
         return _tpe_start(trials)
-    half = math.ceil(trials / 2)
-    return max(half, combinations) if combinations is not None and combinations <= 2 * trials / 3 else half
+    quarter = max(4, min(20, trials // 4))
+    covers = name == "auto" and combinations is not None and combinations <= trials / 2
+    return max(quarter, combinations or 0) if covers else quarter
 
 
 def population(trials: int) -> int:

@@ -17,7 +17,7 @@ from sweeps.confirmation import End, Plan, Run, front_of_means, next_runs
 from sweeps.domains import Params
 from sweeps.identity import identity
 from sweeps.judgement import Candidate, Judgement, Outcome, Values
-from sweeps.proposals import Past, Proposer
+from sweeps.proposals import MODELLED, Past, Proposer
 from sweeps.space import Space
 from sweeps.space_initial import completed
 from sweeps.stopping import ParetoStopping, Stopping
@@ -64,6 +64,8 @@ class Study:
         self._epochs: dict[str, int] = {}
         self._partial: dict[str, Values] = {}
         self._ended: dict[str, Past] = {}
+        self._running: dict[str, Trial] = {}
+        self._leading: list[tuple[int, Candidate]] = []
 
     # proposals
 
@@ -114,6 +116,7 @@ class Study:
         if trial.number != len(mine):
             raise ValueError(f"trial {trial.trial_id} has number {trial.number}, {len(mine)} is the next")
         mine.append(trial)
+        self._running[trial.trial_id] = trial
         if trial.stage is Stage.SEARCH:
             self._identities.add(identity(trial.config))
 
@@ -138,7 +141,7 @@ class Study:
     @property
     def outstanding(self) -> list[Trial]:
         """Proposed and not ended, confirmations last."""
-        return [trial for trial in (*self.trials, *self.confirmations) if trial.trial_id not in self.outcomes]
+        return list(self._running.values())
 
     @property
     def trained(self) -> int:
@@ -205,8 +208,10 @@ class Study:
         if trial.trial_id in self.outcomes:
             raise ValueError(f"trial {trial.trial_id} has ended before")
         self.outcomes[trial.trial_id] = outcome
+        self._running.pop(trial.trial_id, None)
         if trial.stage is not Stage.SEARCH:
             return
+        self._lead(trial, outcome)
         if self._rule is not None:
             useless = outcome.status is Status.FAILED
             if outcome.values is not None and outcome.status is Status.COMPLETED:
@@ -222,22 +227,22 @@ class Study:
 
     def candidates(self) -> list[Candidate]:
         """What may be on the front: ids and metrics of the completed search trials, each with its derived points."""
-        outcomes = ((trial.trial_id, self.outcomes.get(trial.trial_id)) for trial in self.trials)
-        return [
-            candidate
-            for trial_id, outcome in outcomes
-            if outcome is not None and outcome.status is Status.COMPLETED and outcome.values is not None
-            for candidate in {trial_id: outcome.values, **outcome.derived}.items()
-        ]
+        ended = (trial.trial_id for trial in self.trials if trial.trial_id in self.outcomes)
+        return [candidate for trial_id in ended for candidate in _candidates(trial_id, self.outcomes[trial_id])]
+
+    def leading(self) -> list[Candidate]:
+        """Those of ``candidates`` that are on the front, in the same order; kept as trials end, so asking is cheap."""
+        return [candidate for _, candidate in self._leading]
 
     def anchors(self) -> list[str]:
         """Ids of the anchors proposed so far."""
-        return [trial.trial_id for trial in self.trials if trial.anchor]
+        return [trial.trial_id for trial in self.trials[: len(self._first)] if trial.anchor]
 
     def reference(self) -> dict[str, float] | None:
         """The hypervolume's reference point; None until both anchors have completed."""
-        anchors = set(self.anchors())
-        values = [values for trial_id, values in self.candidates() if trial_id in anchors]
+        ended = [trial_id for trial_id in self.anchors() if trial_id in self.outcomes]
+        found = [dict(_candidates(trial_id, self.outcomes[trial_id])).get(trial_id) for trial_id in ended]
+        values = [value for value in found if value is not None]
         wanted = len(self._space.anchors(self.data))
         return self._judgement.reference(values) if wanted and len(values) == wanted else None
 
@@ -280,8 +285,25 @@ class Study:
             outcome = self.outcomes.get(trial.trial_id)
             if outcome is not None and trial.trial_id not in self._ended:
                 self._ended[trial.trial_id] = self._as_past(trial, outcome)
-        running = TrialState.RUNNING
-        return [self._ended.get(trial.trial_id) or Past(params=trial.params, state=running) for trial in self.trials]
+        past = []
+        for trial in self.trials:
+            entry = self._ended.get(trial.trial_id) or Past(params=trial.params, state=TrialState.RUNNING)
+            if entry.state is TrialState.PRUNED and len(self.trials) <= MODELLED:
+                entry = replace(entry, expected=self._expected(trial))
+            past.append(entry)
+        return past
+
+    def _expected(self, trial: Trial) -> tuple[float, ...] | None:
+        """What a stopped trial would have come to, by what is known now: the same after a restart."""
+        named = None if self._rule is None else self._rule.expected(trial.trial_id)
+        return None if named is None else self._judgement.point(named)
+
+    def _lead(self, trial: Trial, outcome: Outcome) -> None:
+        """Only what led before, or is new, can lead: whoever is dominated stays so."""
+        new = [(trial.number, candidate) for candidate in _candidates(trial.trial_id, outcome)]
+        both = sorted([*self._leading, *new], key=lambda entry: entry[0])
+        front = set(self._judgement.front([candidate for _, candidate in both]))
+        self._leading = [entry for entry in both if entry[1][0] in front]
 
     def _as_past(self, trial: Trial, outcome: Outcome) -> Past:
         if outcome.status is Status.FAILED or (outcome.status is Status.COMPLETED and outcome.values is None):
@@ -293,6 +315,7 @@ class Study:
             state=TrialState.COMPLETE if outcome.status is Status.COMPLETED else TrialState.PRUNED,
             values=self._judgement.point(values) if self._judgement.measured(values) else None,
             violations=self._judgement.violations(values),
+            anchor=trial.anchor,
         )
 
     def _earlier(self, evidence: Evidence) -> Past:
@@ -337,6 +360,13 @@ class Study:
         volumes = self._judgement.hypervolumes(self.candidates(), reference, set(self.anchors()), ended)
         then, now = volumes[-1 - patience], volumes[-1]
         return then is not None and now is not None and now - then <= GROWTH
+
+
+def _candidates(trial_id: str, outcome: Outcome) -> list[Candidate]:
+    """The trial and its derived points; none unless it completed."""
+    if outcome.status is not Status.COMPLETED or outcome.values is None:
+        return []
+    return list({trial_id: outcome.values, **outcome.derived}.items())
 
 
 def planned_epochs(config: TrialConfig) -> int:

@@ -1,0 +1,159 @@
+"""The next point by what it is expected to add to the hypervolume, told by a model of every objective.
+
+A stopped trial counts with the result that the stopping rule expects of it, as a measurement of little weight; one
+that is running counts as if it had come out as the model says, so that slots do not all try the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import compress
+from typing import Protocol
+
+import numpy as np
+from optuna.trial import TrialState
+from scipy.stats import norm
+
+from repsim.front import nondominated
+from sweeps.domains import Params, key_of, scaled, walk
+from sweeps.judgement import Judgement
+from sweeps.space import Choice, Domain, Range, Space, contains
+from sweeps.surrogate import Array, Encoding, Surrogate, expected_gain
+
+POOL = 600
+"""How many candidates are weighed for a proposal."""
+DRAWS = 96
+_DOUBT = 4.0
+"""The variance of a guess, in terms of the variance of a measurement."""
+_BELOW = 0.2
+"""Values worse than the reference point by more than this share of the box say no more than that they are bad."""
+_STEP = 0.12
+"""Standard deviation of a step away from a point of the front; a range spans 1."""
+_KEEP = 0.7
+"""Chance that a step leaves a key's choice as it is."""
+
+
+class Known(Protocol):
+    """What is known of an earlier proposal (``sweeps.proposals.Past``)."""
+
+    @property
+    def params(self) -> Mapping[str, object]: ...
+    @property
+    def state(self) -> TrialState: ...
+    @property
+    def values(self) -> tuple[float, ...] | None: ...
+    @property
+    def expected(self) -> tuple[float, ...] | None: ...
+    @property
+    def violations(self) -> Mapping[str, float] | None: ...
+    @property
+    def anchor(self) -> bool: ...
+
+
+class Gain:
+    """Ranks candidates over one space and data set. Holds no history."""
+
+    def __init__(self, space: Space, data: str) -> None:
+        self._space, self._data = space, data
+        self._encoding = Encoding(space)
+        self._judgement = Judgement(objectives=space.objectives, constraints=())
+        self._signs = np.array([1.0 if one.direction == "maximize" else -1.0 for one in space.objectives])
+
+    def ranked(self, past: Sequence[Known], rng: np.random.Generator, only: Sequence[Params] | None) -> list[Params]:
+        """Candidates, the most promising first; none as long as fewer than two trials have completed.
+
+        ``only``: the points of a finite space that may be proposed.
+        """
+        completed = [entry for entry in past if entry.state is TrialState.COMPLETE and entry.values is not None]
+        if len(completed) < 2:
+            return []
+        guessed = [entry for entry in past if entry.state is TrialState.PRUNED and entry.expected is not None]
+        running = [entry for entry in past if entry.state is TrialState.RUNNING]
+        feasible = np.array([_is_feasible(entry) for entry in completed])
+        pool = self._pool(list(compress(completed, feasible)), rng) if only is None else _some(only, rng)
+        if not pool:
+            return []
+        low, width = self._box(completed)
+        told = np.array([entry.values for entry in completed] + [entry.expected for entry in guessed], dtype=np.float64)
+        values = np.maximum((told * self._signs - low) / width, -_BELOW)
+        doubt = np.array([1.0] * len(completed) + [_DOUBT] * len(guessed))
+        rows = self._rows([*completed, *guessed])
+        waiting, wanted = self._rows(running), self._encoding.rows(pool)
+        means, spreads, fronts = [], [], []
+        for column in values.T:
+            model = Surrogate(rows, column, self._encoding.groups, doubt).believing(waiting)
+            mean, spread = model.predict(wanted)
+            means.append(mean)
+            spreads.append(spread)
+            fronts.append(model.predict(np.vstack([rows[: len(completed)][feasible], waiting]))[0])
+        gain = expected_gain(np.stack(means, 1), np.stack(spreads, 1), np.stack(fronts, 1), DRAWS, rng)
+        gain *= self._chance(completed, wanted)
+        return [pool[index] for index in np.argsort(-gain, kind="stable")]
+
+    def _rows(self, entries: Sequence[Known]) -> Array:
+        rows = self._encoding.rows([entry.params for entry in entries])
+        return rows.reshape(len(entries), len(self._encoding.groups))
+
+    def _box(self, completed: Sequence[Known]) -> tuple[Array, Array]:
+        """The hypervolume's reference point and the way from there to the ideal, turned so that more is better."""
+        names = [objective.metric for objective in self._space.objectives]
+        ends = [entry for entry in completed if entry.anchor] or completed
+        given = [dict(zip(names, entry.values or (), strict=True)) for entry in ends]
+        reference = self._judgement.reference(given)
+        low = np.array(self._judgement.point(reference)) * self._signs
+        high = np.array(self._judgement.point(self._judgement.ideal(reference))) * self._signs
+        return low, high - low
+
+    def _chance(self, completed: Sequence[Known], wanted: Array) -> Array:
+        """The probability that every constraint holds at each of these points."""
+        chance = np.ones(len(wanted))
+        rows = self._rows(completed)
+        for name in sorted({name for entry in completed for name in entry.violations or {}}):
+            missed = np.array([(entry.violations or {}).get(name, 0.0) for entry in completed])
+            mean, spread = Surrogate(rows, missed, self._encoding.groups).predict(wanted)
+            chance *= norm.cdf(-mean / spread)
+        return chance
+
+    def _pool(self, feasible: Sequence[Known], rng: np.random.Generator) -> list[Params]:
+        """Half of it anywhere, half near the front."""
+        directions = [objective.direction for objective in self._space.objectives]
+        keep = nondominated([entry.values or () for entry in feasible], directions)
+        front = [entry.params for entry, kept in zip(feasible, keep, strict=True) if kept]
+        pool = [self._anywhere(rng) for _ in range(POOL // 2 if front else POOL)]
+        return pool + [self._near(front[index % len(front)], rng) for index in range(POOL - len(pool))]
+
+    def _anywhere(self, rng: np.random.Generator) -> Params:
+        return walk(self._space, self._data, lambda _, domain: _drawn(domain, rng))
+
+    def _near(self, base: Mapping[str, object], rng: np.random.Generator) -> Params:
+        def choose(name: str, domain: Domain) -> object:
+            value = base.get(key_of(name))
+            if isinstance(domain, Choice):
+                return value if contains(domain, value) and rng.random() < _KEEP else _drawn(domain, rng)
+            if not isinstance(value, int | float) or not domain.low <= value <= domain.high:
+                return _drawn(domain, rng)
+            return scaled(domain, float(np.clip(_unit(domain, value) + rng.normal(0, _STEP), 0.0, 1.0)))
+
+        return walk(self._space, self._data, choose)
+
+
+def _drawn(domain: Domain, rng: np.random.Generator) -> object:
+    if isinstance(domain, Choice):
+        return domain.values[int(rng.integers(len(domain.values)))]
+    return scaled(domain, float(rng.random()))
+
+
+def _unit(domain: Range, value: float) -> float:
+    if domain.log:
+        return float(np.log(value / domain.low) / np.log(domain.high / domain.low))
+    return (value - domain.low) / (domain.high - domain.low)
+
+
+def _some(points: Sequence[Params], rng: np.random.Generator) -> list[Params]:
+    if len(points) <= POOL:
+        return list(points)
+    return [points[int(index)] for index in rng.choice(len(points), POOL, replace=False)]
+
+
+def _is_feasible(entry: Known) -> bool:
+    return all(missed <= 0 for missed in (entry.violations or {}).values())
