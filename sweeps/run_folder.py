@@ -134,8 +134,11 @@ class RunFolder:
             _refuse(str(there), "cannot be written: permission denied")
 
     @classmethod
-    def open_existing(cls, runs_dir: Path, name: str) -> Self:
-        """The folder of a sweep that was started; RequestError, with the nearest name, when it has no journal."""
+    def open_existing(cls, runs_dir: Path, name: str, *, to: str = "resume") -> Self:
+        """The folder of a sweep that was started; RequestError, with the nearest name, when it has no journal.
+
+        ``to`` says in the message what it was wanted for.
+        """
         check_name(name, "--resume")
         folder = cls(runs_dir / name)
         if not folder.journal.is_file():
@@ -144,7 +147,7 @@ class RunFolder:
                 Mistake(
                     where=str(folder.root),
                     key="",
-                    problem="has no journal, so there is nothing to resume",
+                    problem=f"has no journal, so there is nothing to {to}",
                     allowed=", ".join(names) or f"nothing yet: {runs_dir} holds no sweep",
                     suggestion=nearest(name, names),
                 )

@@ -8,6 +8,7 @@ in the new sweep's header, so that a resume needs no earlier sweep.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from repsim.config import TrialConfig
@@ -33,11 +34,9 @@ def earlier_sweeps(space: Space, names: Sequence[str], runs_dir: Path) -> dict[s
     mistakes: list[Mistake] = []
     for name in names:
         try:
-            history = read_history(RunFolder.open_existing(runs_dir, name).journal)
+            history = read_history(RunFolder.open_existing(runs_dir, name, to="learn from").journal)
         except RequestError as error:
-            mistakes += [
-                Mistake(where=FLAG, key=name, problem=one.problem, allowed=one.allowed) for one in error.mistakes
-            ]
+            mistakes += [replace(one, where=FLAG, key=name) for one in error.mistakes]
             continue
         theirs, ours = _objectives(history), [(o.metric, o.direction) for o in space.objectives]
         if sorted(theirs) != sorted(ours):

@@ -112,7 +112,10 @@ def test_other_objectives_and_missing_sweeps_are_refused_one_line_each(tmp_path:
         earlier_sweeps(space, ["a", "none"], tmp_path)
     first, second = map(str, caught.value.mistakes)
     assert first.startswith("--warm-start: a: its objectives are minimize val_nll, maximize val_cka; allowed: maximize")
-    assert second.startswith("--warm-start: none: ")
+    nothing = "has no journal, so there is nothing to learn from; allowed: a"
+    assert second == f"--warm-start: none: {nothing}"
+    with pytest.raises(RequestError, match=f"^--warm-start: aa: {nothing}; did you mean 'a'"):
+        earlier_sweeps(space, ["aa"], tmp_path)
 
 
 def test_seeds_and_confirmations_are_no_evidence_and_the_source_may_have_moved(tmp_path: Path, space: Space) -> None:
