@@ -314,7 +314,19 @@ class Space:
         for dimension in self.dimensions:
             for number, branch in enumerate(dimension.branches):
                 lines += [f"{'search' if number == 0 else '    or'}: {dimension.key} {_branch_text(branch)}"]
-        return "\n".join(lines)
+        return "\n".join([*lines, *([] if self.is_single_run else [f"search by: {self._search_text()}"])])
+
+    def _search_text(self) -> str:
+        search, starts = self.search, len(self.initial)
+        parts = [
+            f"sampler {search.sampler}",
+            f"stopping {search.stopping}",
+            f"balance {search.balance}" if search.balance is not None else "",
+            f"seed {search.seed}",
+            f"{starts} initial point{'s' if starts > 1 else ''}" if starts else "",
+            f"{self.confirm_seeds} fresh seeds to confirm" if self.confirm_seeds else "",
+        ]
+        return ", ".join(part for part in parts if part)
 
     def _budget_text(self) -> str:
         text = "one run" if self.is_single_run else f"{self.budget.trials} trials"

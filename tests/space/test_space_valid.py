@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
@@ -266,6 +267,15 @@ def test_constraints(tmp_path: Path) -> None:
     assert below.violation(0.05) < 0 < below.violation(0.2)
     assert reread(space) == space
     assert "val_cka <= 0.1" in space.describe()
+
+
+def test_what_decides_the_search_is_described() -> None:
+    space = load_space("confirmed.yaml", seed=3)
+    told = "sampler auto, stopping pareto, balance method, seed 3, 2 initial points, 3 fresh seeds to confirm"
+    assert f"search by: {told}" in space.describe()
+    space = replace(space, initial=(), confirm_seeds=0, search=replace(space.search, balance=None, stopping="none"))
+    assert space.describe().endswith("search by: sampler auto, stopping none, seed 3")
+    assert "search by" not in load_space("one_run.yaml").describe()
 
 
 def test_overrides_and_flags() -> None:
