@@ -169,8 +169,11 @@ def assemble(space: Space, rows: Mapping[Job, Row], file: Path, made: Mapping[st
     pq.write_table(table, file, compression="zstd")
 
 
-def how_made(space: Space, rows: Mapping[Job, Row], processes: int) -> dict[str, object]:
-    """Command, code, machine and data behind the table. Raises ValueError when runs are on different data."""
+def how_made(space: Space, rows: Mapping[Job, Row], processes: int, commit: str | None) -> dict[str, object]:
+    """Command, code, machine and data behind the table. Raises ValueError when runs are on different data.
+
+    ``commit``: the code that made the runs; None is the present one.
+    """
     facts = {json.dumps(row["facts"], sort_keys=True) for row in rows.values()}
     if len(facts) != 1:
         raise ValueError(f"the runs rest on {len(facts)} different data sets or settings")
@@ -187,7 +190,8 @@ def how_made(space: Space, rows: Mapping[Job, Row], processes: int) -> dict[str,
         "last_run_ended": ended[-1],
         "epoch_seconds": round(sum(seconds), 1),
         "facts": json.loads(facts.pop()),
-        **provenance(),
+        **{key: value for key, value in provenance().items() if key != "host"},
+        **({} if commit is None else {"git_commit": commit, "git_dirty": False}),
     }
 
 
@@ -198,6 +202,7 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--runs", type=int, metavar="N", help="make at most N more runs")
     parser.add_argument("--assemble", action="store_true", help="make no runs; write the table from those there are")
+    parser.add_argument("--commit", help="the code that made the runs, to be noted where it is not this one")
     parser.add_argument("--out", type=Path, default=TABLE)
     arguments = parser.parse_args()
     if arguments.data is None and not arguments.assemble:
@@ -215,7 +220,7 @@ def main() -> int:
         rows = read_runs(file)
         if any(job not in rows for job in wanted):
             return 0
-    made = how_made(space, rows, arguments.processes)
+    made = how_made(space, rows, arguments.processes, arguments.commit)
     assemble(space, rows, arguments.out, made)
     print(json.dumps({key: value for key, value in made.items() if key != "space"}, indent=1))
     print(f"{arguments.out}: {arguments.out.stat().st_size / 1024:.0f} KiB, {len(rows)} of {len(wanted)} runs")
