@@ -28,6 +28,7 @@ to the seconds after which the sweep without stopping had the mark for the first
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import math
 import multiprocessing
@@ -121,11 +122,13 @@ def is_over(folder: Path) -> bool:
 
 
 def warm(setting: Setting, seed: int) -> None:
-    """Fill the cache; in a process of its own, so that torch is not in ours."""
+    """Fill the cache, and the system's with the libraries of a sweep; in a process of its own, to keep ours small."""
     import torch
 
     from repsim.trainer import Trainer
 
+    for library in ("ray.tune", "mlflow", "optuna"):
+        importlib.import_module(library)
     torch.set_num_threads(1)
     trainer = Trainer(setting.space(seed, "none").config(WARMING, data=setting.data, seed=seed))
     while not trainer.done:
