@@ -6,6 +6,7 @@ import json
 import math
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -319,6 +320,41 @@ def test_a_seed_that_breaks_costs_the_goal_and_not_the_others(
     assert "seed 1 is left out: exit code 3" in said
     assert said.splitlines()[-1] == "search_real: 0.500 (goal 0.6) short"
     assert [one["seed"] for one in json.loads((tmp_path / "out.json").read_text())["seeds"]] == [0, 2]
+
+
+def lay_down(work: Path, *, plain_finished: bool) -> None:
+    """Seed 0 with both sweeps' journals, the second one cut."""
+    for name, finished in (("none", plain_finished), ("pareto", False)):
+        folder = work / "seed-0" / name
+        write_journal(journal_of(folder), finished=finished)
+        (folder / search_real.LAUNCHED).write_text("1.0")
+    (work / "seed-0" / "pareto" / search_real.CUT).touch()
+
+
+def test_sweeps_that_are_over_are_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lay_down(tmp_path, plain_finished=True)
+    monkeypatch.setattr(search_real, "launch", lambda *_: pytest.fail("a sweep was started"))
+    found = search_real.run_pair(tmp_path, SETTING, 0)
+    assert (found.plain.ended, found.stopping.ended, found.mark) == (2, 2, pytest.approx(0.6))
+
+
+def test_a_new_mark_needs_a_new_sweep_with_stopping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lay_down(tmp_path, plain_finished=False)
+    warmed, run = [], []
+
+    def some_sweep(folder: Path, setting: Setting, seed: int, rival: Rival | None) -> None:
+        run.append((folder.name, None if rival is None else rival.reference))
+        if rival is not None:
+            assert not folder.exists()
+            write_journal(journal_of(folder))
+            (folder / search_real.LAUNCHED).write_text("1.0")
+
+    monkeypatch.setattr(search_real, "run_sweep", some_sweep)
+    monkeypatch.setattr(search_real, "ProcessPoolExecutor", lambda n, mp_context: ThreadPoolExecutor(n))
+    monkeypatch.setattr(search_real, "warm", lambda setting, seed: warmed.append(seed))
+    search_real.run_pair(tmp_path, SETTING, 0)
+    assert run == [("none", None), ("pareto", BOX)]
+    assert warmed == [0]
 
 
 def test_anchors_that_failed_leave_nothing_to_compare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
