@@ -112,11 +112,11 @@ def reached(curve: Curve, volume: float, *, within: float = math.inf) -> float:
 
 
 def anchors_differ(pair: Pair) -> str:
-    """What is to be said when the same anchors have not the same values on both sides; empty when they have."""
-    if pair.plain.anchors == pair.stopping.anchors:
-        return ""
-    values = (dict(side.anchors) for side in (pair.plain, pair.stopping))
-    return f"seed {pair.seed}: the anchors differ: without stopping {next(values)}, with it {next(values)}"
+    """What is to be said when an anchor that both sides have completed has not the same values; else empty."""
+    plain, stopping = pair.plain.anchors, pair.stopping.anchors
+    differing = [(plain[one], stopping[one]) for one in plain if one in stopping and plain[one] != stopping[one]]
+    said = ", ".join(f"{before} and {after}" for before, after in differing)
+    return f"seed {pair.seed}: the anchors differ, without stopping and with it: {said}" if differing else ""
 
 
 def print_pair(pair: Pair) -> None:

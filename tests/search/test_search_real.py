@@ -133,8 +133,10 @@ def test_anchors_with_other_values_are_said() -> None:
     same = pair([(100.0, 0.4)], [(50.0, 0.4)])
     assert anchors_differ(same) == ""
     other = replace(same, seed=2, stopping=sweep((50.0, 0.4), anchor=0.75))
-    assert anchors_differ(other).startswith("seed 2: the anchors differ: without stopping {'a': (0.5, 1.0)}, with it")
-    assert "0.75" in anchors_differ(other)
+    said = "seed 2: the anchors differ, without stopping and with it: (0.5, 1.0) and (0.75, 1.0)"
+    assert anchors_differ(other) == said
+    cut_before = replace(same, stopping=replace(same.stopping, anchors={}))
+    assert anchors_differ(cut_before) == ""
 
 
 def test_a_seed_is_printed_with_what_it_never_reached(capsys: pytest.CaptureFixture[str]) -> None:
