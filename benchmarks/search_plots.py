@@ -48,6 +48,8 @@ LINES: Sequence[Any] = (
 )
 MARK_LINE = (0, (5.0, 4.0))
 COLUMNS = 3
+SWEEPS = ("none", "pareto")
+"""What stopped the trials of the two sweeps of a seed, as search_real.py names them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,10 +81,11 @@ def read_real(file: Path) -> list[Pair]:
     found = []
     for position, item in enumerate(seeds):
         here = f"seeds[{position}]"
-        pair = _mapping(file, here, item, ("seed", "mark", "without", "with"))
+        pair = _mapping(file, here, item, ("seed", "mark", *SWEEPS))
         if not isinstance(pair["seed"], int) or isinstance(pair["seed"], bool):
             raise _mistake(file, f"{here}.seed", pair["seed"], "a whole number")
-        without, stopped = (_curve(file, f"{here}.{side}", pair[side]) for side in ("without", "with"))
+        sides = [(f"{here}.{side}", _mapping(file, f"{here}.{side}", pair[side], ("curve",))) for side in SWEEPS]
+        without, stopped = (_curve(file, f"{key}.curve", side["curve"]) for key, side in sides)
         mark = _number(file, f"{here}.mark", pair["mark"])
         found.append(Pair(seed=pair["seed"], mark=mark, without=without, stopped=stopped))
     return found
@@ -102,10 +105,10 @@ def _mistake(file: Path, key: str, value: object, allowed: str) -> RequestError:
 
 
 def _mapping(file: Path, key: str, value: object, keys: Sequence[str]) -> Mapping[str, Any]:
-    if isinstance(value, dict) and set(value) == set(keys):
+    if isinstance(value, dict) and set(keys) <= set(value):
         return value
     said = list(value) if isinstance(value, dict) else value
-    raise _mistake(file, key, said, f"a mapping of {', '.join(keys)}")
+    raise _mistake(file, key, said, f"a mapping with {', '.join(keys)}")
 
 
 def _listed(file: Path, key: str, value: object, what: str) -> Sequence[Any]:

@@ -36,7 +36,12 @@ from search_vs_peers import OURS, PLAIN, write_curves  # noqa: E402
 from repsim.errors import RequestError  # noqa: E402
 
 CURVE = [[12, 0.2], [24, 0.5]]
-PAIR = {"seed": 3, "mark": 0.5, "without": [[60, 0.3], [120, 0.5]], "with": [[30, 0.2], [90, 0.6]]}
+PAIR = {
+    "seed": 3,
+    "mark": 0.5,
+    "none": {"curve": [[60, 0.3], [120, 0.5]], "ended": 2},
+    "pareto": {"curve": [[30, 0.2], [90, 0.6]], "ended": 2},
+}
 
 
 def written(folder: Path, document: object) -> Path:
@@ -95,8 +100,8 @@ def test_the_sides_drawn_by_default_are_sides_and_each_has_a_line_of_its_own() -
 @pytest.mark.parametrize(
     ("document", "message"),
     [
-        ([], "runs.json: \\[\\] is not allowed; allowed: a mapping of mark, volumes"),
-        ({"mark": 0.3}, "allowed: a mapping of mark, volumes"),
+        ([], "runs.json: \\[\\] is not allowed; allowed: a mapping with mark, volumes"),
+        ({"mark": 0.3}, "allowed: a mapping with mark, volumes"),
         ({"mark": "high", "volumes": {"a": [CURVE]}}, "mark: 'high' is not allowed; allowed: a number from 0"),
         ({"mark": math.nan, "volumes": {"a": [CURVE]}}, "mark: nan is not allowed"),
         ({"mark": 0.3, "volumes": {}}, "volumes: {} is not allowed"),
@@ -117,11 +122,12 @@ def test_another_shape_of_curves_is_refused(document: object, message: str, tmp_
     ("document", "message"),
     [
         ({"seeds": []}, r"seeds: \[\] is not allowed"),
-        ({"seeds": [{**PAIR, "more": 1}]}, r"seeds\[0\]: .* allowed: a mapping of seed, mark, without, with"),
+        ({"seeds": [{"seed": 3, "mark": 0.5}]}, r"seeds\[0\]: .* allowed: a mapping with seed, mark, none, pareto"),
+        ({"seeds": [{**PAIR, "none": {"ended": 2}}]}, r"seeds\[0\]\.none: .* allowed: a mapping with curve"),
         ({"seeds": [PAIR, {**PAIR, "seed": "3"}]}, r"seeds\[1\]\.seed: '3' is not allowed; allowed: a whole number"),
         ({"seeds": [{**PAIR, "seed": True}]}, r"seeds\[0\]\.seed: True is not allowed"),
         ({"seeds": [{**PAIR, "mark": -1}]}, r"seeds\[0\]\.mark: -1 is not allowed"),
-        ({"seeds": [{**PAIR, "with": [[1]]}]}, r"seeds\[0\]\.with\[0\]: \[1\] is not allowed"),
+        ({"seeds": [{**PAIR, "pareto": {"curve": [[1]]}}]}, r"seeds\[0\]\.pareto\.curve\[0\]: \[1\] is not allowed"),
     ],
 )
 def test_another_shape_of_sweeps_is_refused(document: object, message: str, tmp_path: Path) -> None:
@@ -168,7 +174,7 @@ def test_mistakes_are_one_line_and_exit_2(tmp_path: Path, capsys: pytest.Capture
     out = tmp_path / "a.svg"
     assert main(["real", str(peers(tmp_path)), "--out", str(out)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "allowed: a mapping of seeds" in line
+    assert "allowed: a mapping with seeds" in line
     assert not out.exists()
     for words in (["--out", "a.pdf"], ["--out", "a.svg", "--sides", "random"]):
         with pytest.raises(SystemExit, match="2"):
