@@ -138,7 +138,7 @@ def arguments_from(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=20, help="search seeds (default 20)")
     parser.add_argument("--sides", nargs="+", metavar="NAME", help="these instead of all; plain TPE is always there")
     parser.add_argument("--ours", default=OURS, help=f"the side that the figure is about (default: {OURS})")
-    parser.add_argument("--trials", type=int, default=2 * MARK_TRIALS, help="the budget that our samplers plan with")
+    parser.add_argument("--trials", type=int, default=4 * MARK_TRIALS, help="the budget that our samplers plan with")
     parser.add_argument("--epochs", type=int, help="epochs allowed (default: those of 120 full trials)")
     parser.add_argument("--recorded-time", action="store_true", help="epochs take their measured seconds")
     parser.add_argument("--processes", type=int, default=2)

@@ -12,13 +12,15 @@ from typing import Protocol
 
 import numpy as np
 from optuna.trial import TrialState
+from scipy.special import expit
 from scipy.stats import norm
 
 from repsim.front import nondominated
+from repsim.records import METRICS
 from sweeps.domains import Params, key_of, scaled, walk
-from sweeps.judgement import Judgement
+from sweeps.judgement import BOUNDED_UNITS, Judgement
 from sweeps.space import Choice, Domain, Range, Space, contains
-from sweeps.surrogate import Array, Encoding, Surrogate, expected_gain
+from sweeps.surrogate import Array, Encoding, Surrogate, _squares, expected_gain
 
 POOL = 600
 """How many candidates are weighed for a proposal."""
@@ -29,6 +31,8 @@ _BELOW = 0.2
 """Values worse than the reference point by more than this share of the box say no more than that they are bad."""
 _STEP = 0.12
 """Standard deviation of a step away from a point of the front; a range spans 1."""
+_EDGE = 0.005
+_APART = 0.15
 _KEEP = 0.7
 """Chance that a step leaves a key's choice as it is."""
 
@@ -57,6 +61,7 @@ class Gain:
         self._space, self._data = space, data
         self._encoding = Encoding(space)
         self._judgement = Judgement(objectives=space.objectives, constraints=())
+        self._bounded = np.array([METRICS[one.metric].unit in BOUNDED_UNITS for one in space.objectives])
         self._signs = np.array([1.0 if one.direction == "maximize" else -1.0 for one in space.objectives])
 
     def ranked(self, past: Sequence[Known], rng: np.random.Generator, only: Sequence[Params] | None) -> list[Params]:
@@ -75,7 +80,13 @@ class Gain:
             return []
         low, width = self._box(completed)
         told = np.array([entry.values for entry in completed] + [entry.expected for entry in guessed], dtype=np.float64)
-        values = np.maximum((told * self._signs - low) / width, -_BELOW)
+        kept = np.maximum((told * self._signs - low) / width, -_BELOW)
+        values = self._modelled((low + width * kept) * self._signs)
+
+        def boxed(modelled: Array) -> Array:
+            found: Array = (self._natural(modelled) * self._signs - low) / width
+            return found
+
         doubt = np.array([1.0] * len(completed) + [_DOUBT] * len(guessed))
         rows = self._rows([*completed, *guessed])
         waiting, wanted = self._rows(running), self._encoding.rows(pool)
@@ -86,9 +97,26 @@ class Gain:
             means.append(mean)
             spreads.append(spread)
             fronts.append(model.predict(np.vstack([rows[: len(completed)][feasible], waiting]))[0])
-        gain = expected_gain(np.stack(means, 1), np.stack(spreads, 1), np.stack(fronts, 1), DRAWS, rng)
+        gain = expected_gain(np.stack(means, 1), np.stack(spreads, 1), boxed(np.stack(fronts, 1)), DRAWS, rng, boxed)
         gain *= self._chance(completed, wanted)
+        gain[self._is_tried(wanted, self._rows(past))] = -1.0
         return [pool[index] for index in np.argsort(-gain, kind="stable")]
+
+    def _modelled(self, values: Array) -> Array:
+        """The logit of shares and similarities, which end at 1 however much more is put in; others as they are."""
+        inside = np.clip(values, _EDGE, 1 - _EDGE)
+        found: Array = np.where(self._bounded, np.log(inside / (1 - inside)), values)
+        return found
+
+    def _natural(self, modelled: Array) -> Array:
+        found: Array = np.where(self._bounded, expit(modelled), modelled)
+        return found
+
+    def _is_tried(self, wanted: Array, tried: Array) -> Array:
+        """Which points differ from one that was tried by less than a step in every number, and in no choice."""
+        apart = np.sqrt(_squares(wanted, tried, self._encoding.groups)).max(axis=0)
+        found: Array = (apart < _APART).any(axis=1)
+        return found
 
     def _rows(self, entries: Sequence[Known]) -> Array:
         rows = self._encoding.rows([entry.params for entry in entries])

@@ -1,7 +1,7 @@
 """The samplers by name, each built anew for one draw.
 
 ``auto``     Every point once where the space has no more points than the budget. Otherwise a stratified start of a
-             quarter of the budget (4 to 20 trials), or of as many trials as there are combinations of categorical
+             quarter of the budget (4 to 12 trials), or of as many trials as there are combinations of categorical
              choices when those fit into half the budget; trials of earlier sweeps count towards it. Then the candidate
              that is expected to add most to the hypervolume (:mod:`sweeps.gain`), in a study of up to 400 trials;
              after that multi-objective TPE. The start takes the combination (then the values) tried least so far, ties
@@ -12,7 +12,7 @@
              carries a random one as a silent gene, so that conditional ranges take part in crossover.
 ``nsga3``    The same with NSGA-III, and as many reference directions as fit into the population.
 ``gp``       Optuna's GPSampler, a Gaussian process per objective and the expected gain in hypervolume, after a start of
-             a quarter of the budget. For spaces without conditions, or balanced ones. Loads torch when it first draws.
+             a quarter of the budget (4 to 20 trials). For spaces without conditions, or balanced ones. Loads torch when it first draws.
 ``qmc``      A scrambled Halton sequence over all searched keys.
 ``random``   Independent uniform draws.
 ``grid``     Every point of a finite space once, in a seeded order (one too large to list is drawn from at random).
@@ -80,9 +80,10 @@ def startup(name: str, trials: int, combinations: int | None) -> int:
         return population(trials)
     if name == "tpe":
         return _tpe_start(trials)
-    quarter = max(4, min(20, trials // 4))
-    covers = name == "auto" and combinations is not None and combinations <= trials / 2
-    return max(quarter, combinations or 0) if covers else quarter
+    if name == "gp":
+        return max(4, min(20, trials // 4))
+    covering = combinations if combinations is not None and combinations <= trials / 2 else 0
+    return max(4, min(12, trials // 4), covering)
 
 
 def population(trials: int) -> int:

@@ -188,7 +188,7 @@ class ExtrapolatingStopping(Stopping):
     """
 
     few = 5
-    spread = 1.0
+    spread = 1.5
     width = 1.5
 
     def _verdict(self, trial_id: str, epoch: int, point: Point, peers: Sequence[Point]) -> str:

@@ -187,11 +187,18 @@ def _kernel(squares: Array, scales: Array) -> tuple[Array, Array]:
     return (1 + root + root**2 / 3) * fading, -5 / 6 * (1 + root) * fading
 
 
-def expected_gain(mean: Array, spread: Array, front: Array, draws: int, rng: np.random.Generator) -> Array:
+def expected_gain(
+    mean: Array,
+    spread: Array,
+    front: Array,
+    draws: int,
+    rng: np.random.Generator,
+    told: Callable[[Array], Array] = lambda modelled: modelled,
+) -> Array:
     """What each candidate is expected to add to the hypervolume of ``front``, up to a common factor.
 
-    ``mean``, ``spread``: ``[candidates, objectives]``; ``front``: ``[points, objectives]``; the reference point is 0
-    and more is better. The hypervolume is the mean, over directions w drawn evenly from the positive part of the
+    ``mean``, ``spread``: ``[candidates, objectives]``, of the modelled quantities; ``told`` turns such rows into the
+    objectives. ``front``: ``[points, objectives]``; the reference point is 0 and more is better. The hypervolume is the mean, over directions w drawn evenly from the positive part of the
     sphere, of max over the points of min over the objectives of (y / w)^objectives (Zhang & Golovin 2020, "Random
     Hypervolume Scalarizations for Provable Multi-Objective Black Box Optimization", lemma 5), so any number of
     objectives costs the same. Every draw takes one direction and one outcome of every candidate.
@@ -208,5 +215,5 @@ def expected_gain(mean: Array, spread: Array, front: Array, draws: int, rng: np.
     gains = np.zeros(len(mean))
     for w, z in zip(directions, luck, strict=True):
         best = height(front, w).max(initial=0.0)
-        gains += np.maximum(height(mean + z * spread, w) - best, 0.0)
+        gains += np.maximum(height(told(mean + z * spread), w) - best, 0.0)
     return gains / draws

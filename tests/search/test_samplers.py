@@ -81,7 +81,7 @@ def test_constraints_turn_nsga_towards_what_is_feasible() -> None:
 def test_populations_come_from_the_budget() -> None:
     assert [population(trials) for trials in (4, 24, 100, 1000)] == [4, 6, 25, 50]
     assert [startup(name, 24, 10) for name in SAMPLERS] == [10, 6, 6, 6, 6, 0, 0, 0]
-    assert [startup("auto", trials, None) for trials in (3, 60, 1000)] == [4, 15, 20]
+    assert [startup("auto", trials, None) for trials in (3, 40, 1000)] == [4, 10, 12]
     assert [startup("auto", 24, combinations) for combinations in (2, 12, 13)] == [6, 12, 6]
 
 
