@@ -16,11 +16,11 @@ from scipy.special import expit
 from scipy.stats import norm
 
 from repsim.front import nondominated
-from repsim.records import METRICS
+from repsim.records import METRICS, Objective
 from sweeps.domains import Params, key_of, scaled, walk
-from sweeps.judgement import BOUNDED_UNITS, Judgement
+from sweeps.judgement import Judgement
 from sweeps.space import Choice, Domain, Range, Space, contains
-from sweeps.surrogate import Array, Encoding, Surrogate, _squares, expected_gain
+from sweeps.surrogate import Array, Encoding, Surrogate, expected_gain, squared_distances
 
 POOL = 600
 """How many candidates are weighed for a proposal."""
@@ -29,12 +29,14 @@ _DOUBT = 4.0
 """The variance of a guess, in terms of the variance of a measurement."""
 _BELOW = 0.2
 """Values worse than the reference point by more than this share of the box say no more than that they are bad."""
+_EDGE = 0.005
+"""Nearer to 0 and 1 than this shares and similarities are not told apart."""
 _STEP = 0.12
 """Standard deviation of a step away from a point of the front; a range spans 1."""
-_EDGE = 0.005
-_APART = 0.15
 _KEEP = 0.7
 """Chance that a step leaves a key's choice as it is."""
+_APART = 0.15
+"""Points that differ by less, key by key, are the same question; asking it again is for the confirmation."""
 
 
 class Known(Protocol):
@@ -61,7 +63,7 @@ class Gain:
         self._space, self._data = space, data
         self._encoding = Encoding(space)
         self._judgement = Judgement(objectives=space.objectives, constraints=())
-        self._bounded = np.array([METRICS[one.metric].unit in BOUNDED_UNITS for one in space.objectives])
+        self._bounded = np.array([_ends_at_one(objective) for objective in space.objectives])
         self._signs = np.array([1.0 if one.direction == "maximize" else -1.0 for one in space.objectives])
 
     def ranked(self, past: Sequence[Known], rng: np.random.Generator, only: Sequence[Params] | None) -> list[Params]:
@@ -109,12 +111,13 @@ class Gain:
         return found
 
     def _natural(self, modelled: Array) -> Array:
+        """The way back."""
         found: Array = np.where(self._bounded, expit(modelled), modelled)
         return found
 
     def _is_tried(self, wanted: Array, tried: Array) -> Array:
-        """Which points differ from one that was tried by less than a step in every number, and in no choice."""
-        apart = np.sqrt(_squares(wanted, tried, self._encoding.groups)).max(axis=0)
+        """Which points differ from one that was tried by no choice, and by next to nothing in every number."""
+        apart = np.sqrt(squared_distances(wanted, tried, self._encoding.groups)).max(axis=0)
         found: Array = (apart < _APART).any(axis=1)
         return found
 
@@ -181,6 +184,11 @@ def _some(points: Sequence[Params], rng: np.random.Generator) -> list[Params]:
     if len(points) <= POOL:
         return list(points)
     return [points[int(index)] for index in rng.choice(len(points), POOL, replace=False)]
+
+
+def _ends_at_one(objective: Objective) -> bool:
+    unit = METRICS[objective.metric].unit
+    return unit == "fraction" or (unit == "" and objective.direction == "maximize")
 
 
 def _is_feasible(entry: Known) -> bool:

@@ -12,7 +12,8 @@
              carries a random one as a silent gene, so that conditional ranges take part in crossover.
 ``nsga3``    The same with NSGA-III, and as many reference directions as fit into the population.
 ``gp``       Optuna's GPSampler, a Gaussian process per objective and the expected gain in hypervolume, after a start of
-             a quarter of the budget (4 to 20 trials). For spaces without conditions, or balanced ones. Loads torch when it first draws.
+             a quarter of the budget (4 to 20 trials). For spaces without conditions, or balanced ones. Loads torch when
+             it first draws.
 ``qmc``      A scrambled Halton sequence over all searched keys.
 ``random``   Independent uniform draws.
 ``grid``     Every point of a finite space once, in a seeded order (one too large to list is drawn from at random).

@@ -112,13 +112,13 @@ class Surrogate:
         self._centre, self._unit = float(values.mean()), max(float(values.std()), 1e-6)
         self._targets = (values - self._centre) / self._unit
         self._found = self._fit()
-        kernel = _kernel(_squares(rows, rows, groups), self._found.scales)[0]
+        kernel = _kernel(squared_distances(rows, rows, groups), self._found.scales)[0]
         self._factor = cholesky(kernel + self._noise(self._found.noise), lower=True)
         self._weights = cho_solve((self._factor, True), self._targets)
 
     def predict(self, rows: Array) -> tuple[Array, Array]:
         """Mean and standard deviation of the quantity itself, without noise, at each of these points."""
-        cross = _kernel(_squares(rows, self._rows, self._groups), self._found.scales)[0]
+        cross = _kernel(squared_distances(rows, self._rows, self._groups), self._found.scales)[0]
         mean = cross @ self._weights
         explained = solve_triangular(self._factor, cross.T, lower=True)
         spread = np.sqrt(np.maximum(1.0 - (explained**2).sum(axis=0), 1e-12))
@@ -133,7 +133,7 @@ class Surrogate:
         told._rows = np.vstack([self._rows, rows])
         told._targets = np.append(self._targets, (self.predict(rows)[0] - self._centre) / self._unit)
         told._doubt = np.append(self._doubt, np.ones(len(rows)))
-        kernel = _kernel(_squares(told._rows, told._rows, told._groups), told._found.scales)[0]
+        kernel = _kernel(squared_distances(told._rows, told._rows, told._groups), told._found.scales)[0]
         told._factor = cholesky(kernel + told._noise(told._found.noise), lower=True)
         told._weights = cho_solve((told._factor, True), told._targets)
         return told
@@ -142,7 +142,7 @@ class Surrogate:
         return np.diag(math.exp(noise) * self._doubt + _JITTER)
 
     def _fit(self) -> _Parameters:
-        squares = _squares(self._rows, self._rows, self._groups)
+        squares = squared_distances(self._rows, self._rows, self._groups)
         scales = int(self._groups.max(initial=-1)) + 1
         start = np.append(np.full(scales, _SCALE), _NOISE)
         spread = np.append(np.full(scales, _SCALE_SPREAD), _NOISE_SPREAD)
@@ -171,7 +171,7 @@ class Surrogate:
         return loss, np.append(gradient, 0.5 * noise * float(np.diag(inner) @ self._doubt))
 
 
-def _squares(a: Array, b: Array, groups: NDArray[np.int64]) -> Array:
+def squared_distances(a: Array, b: Array, groups: NDArray[np.int64]) -> Array:
     """``[length scales, a, b]``: squared distances, key by key."""
     found = np.zeros((int(groups.max(initial=-1)) + 1, len(a), len(b)))
     for column, group in enumerate(groups):
@@ -198,10 +198,11 @@ def expected_gain(
     """What each candidate is expected to add to the hypervolume of ``front``, up to a common factor.
 
     ``mean``, ``spread``: ``[candidates, objectives]``, of the modelled quantities; ``told`` turns such rows into the
-    objectives. ``front``: ``[points, objectives]``; the reference point is 0 and more is better. The hypervolume is the mean, over directions w drawn evenly from the positive part of the
-    sphere, of max over the points of min over the objectives of (y / w)^objectives (Zhang & Golovin 2020, "Random
-    Hypervolume Scalarizations for Provable Multi-Objective Black Box Optimization", lemma 5), so any number of
-    objectives costs the same. Every draw takes one direction and one outcome of every candidate.
+    objectives. ``front``: ``[points, objectives]``; the reference point is 0 and more is better. The hypervolume is the
+    mean, over directions w drawn evenly from the positive part of the sphere, of max over the points of min over the
+    objectives of (y / w)^objectives (Zhang & Golovin 2020, "Random Hypervolume Scalarizations for Provable
+    Multi-Objective Black Box Optimization", lemma 5), so any number of objectives costs the same. Every draw takes one
+    direction and one outcome of every candidate.
     """
     objectives = mean.shape[1]
     directions = np.abs(rng.standard_normal((draws, objectives)))

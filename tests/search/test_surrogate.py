@@ -12,7 +12,7 @@ from simulation import LR, always, make_space
 
 from repsim.front import hypervolume
 from sweeps.space import Branch, Choice, Dimension, Range
-from sweeps.surrogate import Encoding, Surrogate, _squares, expected_gain
+from sweeps.surrogate import Encoding, Surrogate, expected_gain, squared_distances
 
 Array = NDArray[np.float64]
 GROUPS = np.array([0, 1])
@@ -37,7 +37,7 @@ def encoding_of(*dimensions: Dimension) -> Encoding:
 def distances(encoding: Encoding, a: dict[str, object], b: dict[str, object]) -> list[float]:
     """Per length scale."""
     rows = encoding.rows([a, b])
-    return [float(x) for x in np.sqrt(_squares(rows[:1], rows[1:], encoding.groups)[:, 0, 0])]
+    return [float(x) for x in np.sqrt(squared_distances(rows[:1], rows[1:], encoding.groups)[:, 0, 0])]
 
 
 def test_methods_are_apart_by_adapter_and_by_penalty() -> None:
@@ -105,7 +105,7 @@ def test_the_gradient_is_that_of_the_likelihood() -> None:
     rows = rows_of(15)
     doubt = np.linspace(1, 4, 15)
     model = Surrogate(rows, surface(rows), GROUPS, doubt)
-    squares = _squares(rows, rows, GROUPS)
+    squares = squared_distances(rows, rows, GROUPS)
     for x in (np.array([-0.3, 0.4, -2.0]), np.array([0.5, -1.0, -4.0])):
         off = check_grad(
             lambda x: model._likelihood(squares, x)[0], lambda x: model._likelihood(squares, x)[1], x, epsilon=1e-6
