@@ -30,7 +30,7 @@ from pathlib import Path
 import numpy as np
 from search_grid import TABLE, Point, grid_space, params_of
 from search_replay import SEARCHED, Run, Table, replay
-from search_sides import MOASHA, PLAIN, Listed, has_syne_tune, sides, stoppers
+from search_sides import MOASHA, PLAIN, REPLACED, Listed, has_syne_tune, sides, stoppers
 from search_synthetic import synthetic
 
 from repsim.records import Status
@@ -136,10 +136,15 @@ def arguments_from(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--synthetic", action="store_true", help="a made-up table, to see it work")
     parser.add_argument("--quick", action="store_true", help="3 search seeds, and few sides")
     parser.add_argument("--seeds", type=int, default=20, help="search seeds (default 20)")
-    parser.add_argument("--sides", nargs="+", metavar="NAME", help="these instead of all; plain TPE is always there")
+    parser.add_argument(
+        "--sides",
+        nargs="+",
+        metavar="NAME",
+        help="these; plain TPE is always there (default: all but rules in place of ours)",
+    )
     parser.add_argument("--ours", default=OURS, help=f"the side that the figure is about (default: {OURS})")
     parser.add_argument("--trials", type=int, default=4 * MARK_TRIALS, help="the budget that our samplers plan with")
-    parser.add_argument("--epochs", type=int, help="epochs allowed (default: those of 120 full trials)")
+    parser.add_argument("--epochs", type=int, help="epochs allowed (default: those of 90 full trials)")
     parser.add_argument("--recorded-time", action="store_true", help="epochs take their measured seconds")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--out", type=Path, help="write marks, epochs and hypervolume curves here, as JSON")
@@ -154,7 +159,8 @@ def arguments_from(words: Sequence[str] | None = None) -> argparse.Namespace:
 def chosen_sides(arguments: argparse.Namespace) -> list[str]:
     """Plain TPE, the side that the figure is about, and what was asked for."""
     few = [PLAIN, "random", arguments.ours, *MOASHA]
-    wanted = arguments.sides or (few if arguments.quick else list(sides(1)))
+    usual = [side for side in sides(1) if side not in REPLACED]
+    wanted = arguments.sides or (few if arguments.quick else usual)
     return [side for side in sides(1) if side in {PLAIN, arguments.ours, *wanted}]
 
 
@@ -172,7 +178,7 @@ def main() -> int:
         print(f"{arguments.table}: not there; make it with search_table.py, or try --synthetic", file=sys.stderr)
         return 2
     table = the_table(file)
-    epochs = arguments.epochs or 2 * MARK_TRIALS * table.space.budget.epochs
+    epochs = arguments.epochs or round(1.5 * MARK_TRIALS * table.space.budget.epochs)
     names, rules = chosen_sides(arguments), stoppers(table.space)
     best = table.hypervolume(table.front(SEARCHED))
     print(f"{len(table.points)} points, best hypervolume {best:.4f}, {len(seeds)} search seeds, ", end="")
