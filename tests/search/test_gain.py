@@ -53,11 +53,17 @@ def test_a_trial_under_way_keeps_others_away() -> None:
 
 
 def test_a_stopped_trial_counts_by_what_was_expected_of_it() -> None:
-    first = best(KNOWN)
-    stopped = told(first, 0.2, 0.99, state=TrialState.PRUNED)
-    ignored, learnt = best([*KNOWN, stopped]), best([*KNOWN, replace(stopped, expected=(0.3, 0.2))])
-    assert ignored == first, "what it had when it was stopped is no result"
-    assert learnt != first
+    stopped = told(0.6, 0.2, 0.99, state=TrialState.PRUNED)
+    ignored = best([*KNOWN, stopped])
+    assert best([*KNOWN, replace(stopped, values=(0.9, 0.9))]) == ignored, (
+        "what it had when it was stopped is no result"
+    )
+    assert best([*KNOWN, replace(stopped, expected=(0.2, 0.2))]) != ignored
+
+
+def test_near_a_tried_point_nothing_is_asked_again() -> None:
+    tried = told(best(KNOWN), 0.0, 0.0, state=TrialState.FAIL, values=None)
+    assert abs(best([*KNOWN, tried]) - best(KNOWN)) > 0.14
 
 
 def test_what_was_learnt_from_one_direction_is_learnt_from_the_other() -> None:
