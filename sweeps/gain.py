@@ -100,7 +100,7 @@ class Gain:
             spreads.append(spread)
             fronts.append(model.predict(np.vstack([rows[: len(completed)][feasible], waiting]))[0])
         gain = expected_gain(np.stack(means, 1), np.stack(spreads, 1), boxed(np.stack(fronts, 1)), DRAWS, rng, boxed)
-        gain *= self._chance(completed, wanted)
+        gain *= self._chance(completed, wanted) * self._chance_to_end(past, wanted)
         gain[self._is_tried(wanted, self._rows(past))] = -1.0
         return [pool[index] for index in np.argsort(-gain, kind="stable")]
 
@@ -144,6 +144,16 @@ class Gain:
             mean, spread = Surrogate(rows, missed, self._encoding.groups).predict(wanted)
             chance *= norm.cdf(-mean / spread)
         return chance
+
+    def _chance_to_end(self, past: Sequence[Known], wanted: Array) -> Array:
+        """The probability that a trial does not fail at each of these points, by which ones have."""
+        ended = [entry for entry in past if entry.state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)]
+        failed = np.array([entry.state is TrialState.FAIL for entry in ended])
+        if not failed.any():
+            return np.ones(len(wanted))
+        mean, spread = Surrogate(self._rows(ended), np.where(failed, 1.0, -1.0), self._encoding.groups).predict(wanted)
+        found: Array = norm.cdf(-mean / spread)
+        return found
 
     def _pool(self, feasible: Sequence[Known], rng: np.random.Generator) -> list[Params]:
         """Half of it anywhere, half near the front."""

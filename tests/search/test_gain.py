@@ -10,6 +10,7 @@ from optuna.trial import TrialState
 from simulation import LR, PARETO, always, make_space
 
 from repsim.records import Objective
+from sweeps import gain
 from sweeps.gain import Gain
 from sweeps.proposals import Past
 from sweeps.space import Choice, Range, Space
@@ -86,9 +87,9 @@ def test_one_bad_result_does_not_hide_the_differences_of_the_others() -> None:
 
 
 def test_the_same_history_gives_the_same_order() -> None:
-    gain = Gain(LINE, DATA)
-    assert gain.ranked(KNOWN, rng(), None) == gain.ranked(KNOWN, rng(), None)
-    assert gain.ranked(KNOWN, rng(), None) != gain.ranked(KNOWN[:-1], rng(), None)
+    one = Gain(LINE, DATA)
+    assert one.ranked(KNOWN, rng(), None) == one.ranked(KNOWN, rng(), None)
+    assert one.ranked(KNOWN, rng(), None) != one.ranked(KNOWN[:-1], rng(), None)
 
 
 @pytest.mark.parametrize("past", [[], KNOWN[:1], [replace(KNOWN[0], state=TrialState.FAIL, values=None)] * 5])
@@ -120,3 +121,9 @@ def test_every_candidate_lies_in_the_space() -> None:
         assert isinstance(one["optim.batch_size"], int)
         assert LR.low <= float(str(one["optim.lr"])) <= LR.high
         space.config(one, data=DATA, seed=0)
+
+
+def test_where_trials_fail_it_does_not_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gain, "_APART", 0.02)  # else the failed ones alone would keep it away
+    failed = [told(x, 0.0, 0.0, state=TrialState.FAIL, values=None) for x in (0.55, 0.75, 0.95)]
+    assert best([*KNOWN, *failed]) < 0.45 < best(KNOWN)
