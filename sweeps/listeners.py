@@ -26,6 +26,7 @@ class Listeners:
         self._front: list[str] = []
         self._mean_volume: float | None = None
         self._due = 0
+        self._ended: set[str] = set()
 
     def replay(self) -> None:
         """Tell MLflow what the journal holds already; what it has is not written twice."""
@@ -47,12 +48,14 @@ class Listeners:
         if record.status.terminal:
             self._fix_reference(record.trial.data)
             self._tell_front()
-        self._show()
+        self._show(record)
 
     def _write(self, record: TrialRecord) -> None:
         derived = derived_records(record, self._search.feasible)
         self._derived.update({point.trial.trial_id: point for point in derived})
         self._writer.update(record, derived)
+        if record.status.terminal:
+            self._ended.add(record.trial.trial_id)
 
     def _fix_reference(self, data: str) -> None:
         reference = self._search.reference(data)
@@ -72,12 +75,11 @@ class Listeners:
         fronts = [self._search.front(data) if found is None else found for data, found in confirmed.items()]
         self._front = [trial_id for front in fronts for trial_id in front]
         self._writer.set_front(self._front)
-        ended = sum(record.status.terminal for record in self._journal.history.records.values())
         volumes = [self._search.hypervolume(data) for data in self._space.data]
         known = {self._curve(number): volume for number, volume in enumerate(volumes) if volume is not None}
         self._mean_volume = sum(known.values()) / len(known) if known else None
         if known:
-            self._writer.sweep_values(ended, known)
+            self._writer.sweep_values(len(self._ended), known)
 
     def _tell_confirmation(self) -> None:
         """How far each data set's confirmation is; the report and the live view know it from here."""
@@ -109,6 +111,8 @@ class Listeners:
     def _curve(self, number: int) -> str:
         return "curve/hypervolume" if len(self._space.data) == 1 else f"curve/hypervolume {number}"
 
-    def _show(self) -> None:
+    def _show(self, changed: TrialRecord | None = None) -> None:
+        """``changed``: the one record that has; any may have, without."""
         records = [*self._journal.history.records.values(), *self._derived.values()]
-        self._view.update(records, self._front, self._mean_volume, due=self._due)
+        news = None if changed is None else [changed]
+        self._view.update(records, self._front, self._mean_volume, due=self._due, changed=news)

@@ -62,15 +62,22 @@ class LiveView:
             self._live.start()
 
     def update(
-        self, records: Sequence[TrialRecord], front: Collection[str], hypervolume: Hypervolume = None, due: int = 0
+        self,
+        records: Sequence[TrialRecord],
+        front: Collection[str],
+        hypervolume: Hypervolume = None,
+        due: int = 0,
+        changed: Sequence[TrialRecord] | None = None,
     ) -> None:
         """Show these records; ``front`` holds the trial ids of the current front's members.
 
         ``due`` counts the confirmation runs known to be needed that have not ended, those under way included.
+        ``changed`` are those of the records that may have another status than before; all, without.
         """
         with self._lock:
             self._records, self._front, self._hypervolume = list(records), frozenset(front), hypervolume
-            changed = [record for record in records if self._seen.get(record.trial.trial_id) is not record.status]
+            looked = records if changed is None else changed
+            changed = [record for record in looked if self._seen.get(record.trial.trial_id) is not record.status]
             for record in changed:
                 trial_id = record.trial.trial_id
                 self._seen[trial_id] = record.status

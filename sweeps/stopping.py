@@ -57,6 +57,7 @@ class Stopping(ABC):
             raise ValueError(f"rungs must lie between 1 and {epochs - 1}, not {list(self.rungs)}")
         self._objectives = tuple(objectives)
         self._signs = tuple(1.0 if objective.direction == "maximize" else -1.0 for objective in objectives)
+        self._ends = np.array([_end(objective) for objective in objectives])
         self._similar = [i for i, one in enumerate(objectives) if one.metric in SIMILARITIES]
         self._merits = [i for i, one in enumerate(objectives) if one.metric not in SIMILARITIES]
         self._epochs = epochs
@@ -183,7 +184,8 @@ class ExtrapolatingStopping(Stopping):
     The guess: over the trials that trained all epochs, (result - value at the rung) is regressed on the values at the
     rung and their change since the rung before. Ridge, standardised, penalty 1; trials count by how near their
     predictors are, with a Gaussian of ``width`` standard deviations that ends at a floor of 0.05. Optimistic: the
-    prediction, bettered in every objective by ``spread`` standard deviations of a new observation. With fewer than
+    prediction, bettered in every objective by ``spread`` standard deviations of a new observation, and no better than
+    anything can be (a similarity of 1). With fewer than
     ``few`` such trials nothing is stopped.
     """
 
@@ -195,7 +197,7 @@ class ExtrapolatingStopping(Stopping):
         guess = self._guess(self._curves[trial_id], epoch)
         if guess is None:
             return ""
-        hoped: Point = tuple((guess[0] + self.spread * guess[1]).tolist())
+        hoped: Point = tuple(np.minimum(guess[0] + self.spread * guess[1], self._ends).tolist())
         results = [curve[self._epochs] for curve in self._finished()]
         results += [*self._shorter.values(), *self._anchors.values()]
         beaten = sum(_dominates(result, hoped) for result in results)
@@ -253,6 +255,13 @@ def default_rungs(epochs: int, reduction: float = 2.0) -> tuple[int, ...]:
         found.add(int(rung))
         rung *= reduction
     return tuple(sorted(found))
+
+
+def _end(objective: Objective) -> float:
+    """The best value there is, turned so that more is better; infinite where there is none."""
+    if objective.direction == "minimize":
+        return 0.0 if METRICS[objective.metric].unit in ("fraction", "nats", "s") else math.inf
+    return 1.0 if METRICS[objective.metric].unit in ("fraction", "") else math.inf
 
 
 def _predictors(curves: Sequence[Curve], rungs: Sequence[int]) -> NDArray[np.float64]:

@@ -63,7 +63,7 @@ class Study:
         self._identities: set[str] = set()
         self._epochs: dict[str, int] = {}
         self._partial: dict[str, Values] = {}
-        self._ended: dict[str, Past] = {}
+        self._history: list[Past] = []
         self._running: dict[str, Trial] = {}
         self._leading: list[tuple[int, Candidate]] = []
 
@@ -119,6 +119,7 @@ class Study:
         self._running[trial.trial_id] = trial
         if trial.stage is Stage.SEARCH:
             self._identities.add(identity(trial.config))
+            self._history.append(Past(params=trial.params, state=TrialState.RUNNING))
 
     def knows(self, trial: Trial) -> bool:
         """Whether this is one of its trials."""
@@ -211,6 +212,7 @@ class Study:
         self._running.pop(trial.trial_id, None)
         if trial.stage is not Stage.SEARCH:
             return
+        self._history[trial.number] = self._as_past(trial, outcome)
         self._lead(trial, outcome)
         if self._rule is not None:
             useless = outcome.status is Status.FAILED
@@ -280,18 +282,14 @@ class Study:
     def _is_new(self, params: Params) -> bool:
         return identity(self._config(params)) not in self._identities
 
-    def _past(self) -> list[Past]:
-        for trial in self.trials:
-            outcome = self.outcomes.get(trial.trial_id)
-            if outcome is not None and trial.trial_id not in self._ended:
-                self._ended[trial.trial_id] = self._as_past(trial, outcome)
-        past = []
-        for trial in self.trials:
-            entry = self._ended.get(trial.trial_id) or Past(params=trial.params, state=TrialState.RUNNING)
-            if entry.state is TrialState.PRUNED and len(self.trials) <= MODELLED:
-                entry = replace(entry, expected=self._expected(trial))
-            past.append(entry)
-        return past
+    def _past(self) -> Sequence[Past]:
+        """Every search trial as the samplers see it, in proposal order."""
+        if self._rule is None or len(self._history) > MODELLED:
+            return self._history
+        return [
+            replace(entry, expected=self._expected(trial)) if entry.state is TrialState.PRUNED else entry
+            for trial, entry in zip(self.trials, self._history, strict=True)
+        ]
 
     def _expected(self, trial: Trial) -> tuple[float, ...] | None:
         """What a stopped trial would have come to, by what is known now: the same after a restart."""

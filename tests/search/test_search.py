@@ -204,7 +204,7 @@ def test_every_proposal_lies_in_the_space() -> None:
 
 def test_the_start_spreads_numbers_over_the_range() -> None:
     for seed in range(5):
-        trials = simulate(Search(make_space(seed=seed)), steps=12)[0][2:]
+        trials = simulate(Search(make_space(seed=seed, trials=48)), steps=12)[0][2:]
         rates = [math.log(trial.config.optim.lr / LR.low) / math.log(LR.high / LR.low) for trial in trials]
         assert {int(4 * rate) for rate in rates} == {0, 1, 2, 3}
 
