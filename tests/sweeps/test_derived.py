@@ -62,7 +62,7 @@ class Driver:
         self.search, self.store = Search(space), Store()
         self.search.restore(list(self.journal.history.records.values()))
         self.shown: list[TrialRecord] = []
-        view = SimpleNamespace(update=lambda records, front, volume, due: setattr(self, "shown", records))
+        view = SimpleNamespace(update=lambda records, front, volume, due, changed: setattr(self, "shown", records))
         disk = Disk(folder.root, reserve=0, say=lambda line: None, check=lambda: None)
         listeners = Listeners(
             space=space,

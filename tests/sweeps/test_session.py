@@ -551,8 +551,8 @@ def test_many_trials_at_a_time_beside_a_short_start_are_said_in_one_line(capsys:
     session._warn_of_parallel(search, Slots(parallel=search.startup, threads=1))
     said = capsys.readouterr().out
     assert said.count("\n") == 1
-    assert "6 trials at a time are many where the first 6 are drawn without looking at results" in said
-    assert "--parallel 3" in said
+    assert "5 trials at a time are many where the first 5 are drawn without looking at results" in said
+    assert "--parallel 2" in said
     blind = session.Search(load_space("quick.yaml", ["search.sampler=random"], trials=12))
     session._warn_of_parallel(blind, Slots(parallel=12, threads=1))
     assert capsys.readouterr().out == "", "nothing is learnt anyway"
