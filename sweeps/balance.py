@@ -12,7 +12,8 @@ from dataclasses import replace
 from repsim.catalogue import ADAPTERS, parse_method
 from sweeps.domains import Params, all_values, enumerate_points
 from sweeps.identity import UNREAD_BY_A_PROBE
-from sweeps.proposals import Past, Proposer
+from sweeps.past import Past
+from sweeps.proposals import Proposer
 from sweeps.space import Branch, Choice, Dimension, Domain, Space
 
 

@@ -7,10 +7,11 @@ that is running counts as if it had come out as the model says, so that slots do
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import compress
-from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 from optuna.trial import TrialState
 from scipy.special import expit
 from scipy.stats import norm
@@ -19,6 +20,7 @@ from repsim.front import nondominated
 from repsim.records import METRICS, Objective
 from sweeps.domains import Params, key_of, scaled, walk
 from sweeps.judgement import Judgement
+from sweeps.past import Past
 from sweeps.space import Choice, Domain, Range, Space, contains
 from sweeps.surrogate import Array, Encoding, Surrogate, expected_gain, squared_distances
 
@@ -39,21 +41,31 @@ _APART = 0.15
 """Points that differ by less, key by key, are the same question; asking it again is for the confirmation."""
 
 
-class Known(Protocol):
-    """What is known of an earlier proposal (``sweeps.proposals.Past``)."""
+@dataclass(frozen=True, kw_only=True)
+class _Scale:
+    """Between objectives as they are, as they are modelled, and as shares of the hypervolume's box (more is better)."""
 
-    @property
-    def params(self) -> Mapping[str, object]: ...
-    @property
-    def state(self) -> TrialState: ...
-    @property
-    def values(self) -> tuple[float, ...] | None: ...
-    @property
-    def expected(self) -> tuple[float, ...] | None: ...
-    @property
-    def violations(self) -> Mapping[str, float] | None: ...
-    @property
-    def anchor(self) -> bool: ...
+    signs: Array
+    bounded: NDArray[np.bool_]
+    low: Array
+    width: Array
+
+    def modelled(self, values: Sequence[tuple[float, ...] | None]) -> Array:
+        """The logit of shares and similarities, which end at 1 however much more is put in; others as they are.
+
+        What lies far below the box is taken up to it: that a trial was hopeless is enough.
+        """
+        boxed = np.maximum((np.array(values, dtype=np.float64) * self.signs - self.low) / self.width, -_BELOW)
+        kept = (self.low + self.width * boxed) * self.signs
+        inside = np.clip(kept, _EDGE, 1 - _EDGE)
+        found: Array = np.where(self.bounded, np.log(inside / (1 - inside)), kept)
+        return found
+
+    def boxed(self, modelled: Array) -> Array:
+        """Modelled values as shares of the box: 0 at the reference point, 1 at the ideal."""
+        values = np.where(self.bounded, expit(modelled), modelled)
+        found: Array = (values * self.signs - self.low) / self.width
+        return found
 
 
 class Gain:
@@ -66,7 +78,7 @@ class Gain:
         self._bounded = np.array([_ends_at_one(objective) for objective in space.objectives])
         self._signs = np.array([1.0 if one.direction == "maximize" else -1.0 for one in space.objectives])
 
-    def ranked(self, past: Sequence[Known], rng: np.random.Generator, only: Sequence[Params] | None) -> list[Params]:
+    def ranked(self, past: Sequence[Past], rng: np.random.Generator, only: Sequence[Params] | None) -> list[Params]:
         """Candidates, the most promising first; none as long as fewer than two trials have completed.
 
         ``only``: the points of a finite space that may be proposed.
@@ -80,40 +92,19 @@ class Gain:
         pool = self._pool(list(compress(completed, feasible)), rng) if only is None else _some(only, rng)
         if not pool:
             return []
-        low, width = self._box(completed)
-        told = np.array([entry.values for entry in completed] + [entry.expected for entry in guessed], dtype=np.float64)
-        kept = np.maximum((told * self._signs - low) / width, -_BELOW)
-        values = self._modelled((low + width * kept) * self._signs)
-
-        def boxed(modelled: Array) -> Array:
-            found: Array = (self._natural(modelled) * self._signs - low) / width
-            return found
-
+        scale = self._scale(completed)
+        told = scale.modelled([entry.values for entry in completed] + [entry.expected for entry in guessed])
         doubt = np.array([1.0] * len(completed) + [_DOUBT] * len(guessed))
         rows = self._rows([*completed, *guessed])
         waiting, wanted = self._rows(running), self._encoding.rows(pool)
-        means, spreads, fronts = [], [], []
-        for column in values.T:
-            model = Surrogate(rows, column, self._encoding.groups, doubt).believing(waiting)
-            mean, spread = model.predict(wanted)
-            means.append(mean)
-            spreads.append(spread)
-            fronts.append(model.predict(np.vstack([rows[: len(completed)][feasible], waiting]))[0])
-        gain = expected_gain(np.stack(means, 1), np.stack(spreads, 1), boxed(np.stack(fronts, 1)), DRAWS, rng, boxed)
+        leading = np.vstack([rows[: len(completed)][feasible], waiting])
+        models = [Surrogate(rows, column, self._encoding.groups, doubt).believing(waiting) for column in told.T]
+        mean, spread = (np.stack(parts, axis=1) for parts in zip(*(one.predict(wanted) for one in models), strict=True))
+        front = scale.boxed(np.stack([one.predict(leading)[0] for one in models], axis=1))
+        gain = expected_gain(mean, spread, front, DRAWS, rng, scale.boxed)
         gain *= self._chance(completed, wanted) * self._chance_to_end(past, wanted)
         gain[self._is_tried(wanted, self._rows(past))] = -1.0
         return [pool[index] for index in np.argsort(-gain, kind="stable")]
-
-    def _modelled(self, values: Array) -> Array:
-        """The logit of shares and similarities, which end at 1 however much more is put in; others as they are."""
-        inside = np.clip(values, _EDGE, 1 - _EDGE)
-        found: Array = np.where(self._bounded, np.log(inside / (1 - inside)), values)
-        return found
-
-    def _natural(self, modelled: Array) -> Array:
-        """The way back."""
-        found: Array = np.where(self._bounded, expit(modelled), modelled)
-        return found
 
     def _is_tried(self, wanted: Array, tried: Array) -> Array:
         """Which points differ from one that was tried by no choice, and by next to nothing in every number."""
@@ -121,21 +112,20 @@ class Gain:
         found: Array = (apart < _APART).any(axis=1)
         return found
 
-    def _rows(self, entries: Sequence[Known]) -> Array:
+    def _rows(self, entries: Sequence[Past]) -> Array:
         rows = self._encoding.rows([entry.params for entry in entries])
         return rows.reshape(len(entries), len(self._encoding.groups))
 
-    def _box(self, completed: Sequence[Known]) -> tuple[Array, Array]:
-        """The hypervolume's reference point and the way from there to the ideal, turned so that more is better."""
+    def _scale(self, completed: Sequence[Past]) -> _Scale:
+        """By the hypervolume's box: that of the anchors, or of all results where no anchor is among them."""
         names = [objective.metric for objective in self._space.objectives]
         ends = [entry for entry in completed if entry.anchor] or completed
-        given = [dict(zip(names, entry.values or (), strict=True)) for entry in ends]
-        reference = self._judgement.reference(given)
+        reference = self._judgement.reference([dict(zip(names, entry.values or (), strict=True)) for entry in ends])
         low = np.array(self._judgement.point(reference)) * self._signs
         high = np.array(self._judgement.point(self._judgement.ideal(reference))) * self._signs
-        return low, high - low
+        return _Scale(signs=self._signs, bounded=self._bounded, low=low, width=high - low)
 
-    def _chance(self, completed: Sequence[Known], wanted: Array) -> Array:
+    def _chance(self, completed: Sequence[Past], wanted: Array) -> Array:
         """The probability that every constraint holds at each of these points."""
         chance = np.ones(len(wanted))
         rows = self._rows(completed)
@@ -145,7 +135,7 @@ class Gain:
             chance *= norm.cdf(-mean / spread)
         return chance
 
-    def _chance_to_end(self, past: Sequence[Known], wanted: Array) -> Array:
+    def _chance_to_end(self, past: Sequence[Past], wanted: Array) -> Array:
         """The probability that a trial does not fail at each of these points, by which ones have."""
         ended = [entry for entry in past if entry.state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)]
         failed = np.array([entry.state is TrialState.FAIL for entry in ended])
@@ -155,7 +145,7 @@ class Gain:
         found: Array = norm.cdf(-mean / spread)
         return found
 
-    def _pool(self, feasible: Sequence[Known], rng: np.random.Generator) -> list[Params]:
+    def _pool(self, feasible: Sequence[Past], rng: np.random.Generator) -> list[Params]:
         """Half of it anywhere, half near the front."""
         directions = [objective.direction for objective in self._space.objectives]
         keep = nondominated([entry.values or () for entry in feasible], directions)
@@ -201,5 +191,5 @@ def _ends_at_one(objective: Objective) -> bool:
     return unit == "fraction" or (unit == "" and objective.direction == "maximize")
 
 
-def _is_feasible(entry: Known) -> bool:
+def _is_feasible(entry: Past) -> bool:
     return all(missed <= 0 for missed in (entry.violations or {}).values())

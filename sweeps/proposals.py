@@ -12,8 +12,8 @@ from __future__ import annotations
 import copy
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -37,6 +37,7 @@ from sweeps.domains import (
     walk,
 )
 from sweeps.gain import Gain
+from sweeps.past import Past
 from sweeps.samplers import BLIND, EVIDENCE, GENETIC, IGNORE_PRUNED, ORDINAL, SAMPLERS, make_sampler, startup
 from sweeps.space import Choice, Domain, Space
 
@@ -52,22 +53,6 @@ _COMBINATIONS, _SEQUENCE, _GRID, _SILENT, _LEFT_OVER, _SILENT_EARLIER, _GAIN = r
 
 STOPPED = "stopped"
 """Name of the constraint that trials stopped early violate, for samplers that look at completed trials alone."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Past:
-    """One earlier proposal of the same data set.
-
-    ``values`` (objectives, in order) are its result when it is COMPLETE, what it had when it was stopped when PRUNED;
-    ``expected`` is then what the stopping rule believes that it would have come to, where it has an opinion.
-    """
-
-    params: Mapping[str, object]
-    state: TrialState
-    values: tuple[float, ...] | None = None
-    violations: Mapping[str, float] | None = None
-    expected: tuple[float, ...] | None = None
-    anchor: bool = False
 
 
 class Proposer:

@@ -17,7 +17,8 @@ from sweeps.confirmation import End, Plan, Run, front_of_means, next_runs
 from sweeps.domains import Params
 from sweeps.identity import identity
 from sweeps.judgement import Candidate, Judgement, Outcome, Values
-from sweeps.proposals import MODELLED, Past, Proposer
+from sweeps.past import Past
+from sweeps.proposals import MODELLED, Proposer
 from sweeps.space import Space
 from sweeps.space_initial import completed
 from sweeps.stopping import ParetoStopping, Stopping

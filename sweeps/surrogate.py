@@ -94,8 +94,10 @@ def _scaled(key: str, low: float, high: float, log: bool) -> Callable[[Params], 
 
 @dataclass(frozen=True)
 class _Parameters:
-    """Logarithms of the length scales, and of the noise's variance."""
+    """Centre and unit by which the values are standardised; logarithms of length scales and of the noise's variance."""
 
+    centre: float
+    unit: float
     scales: Array
     noise: float
 
@@ -106,15 +108,21 @@ class Surrogate:
     ``doubt`` multiplies the noise's variance, value by value: a guess counts for less than a measurement.
     """
 
-    def __init__(self, rows: Array, values: Array, groups: NDArray[np.int64], doubt: Array | None = None) -> None:
-        self._rows, self._groups = rows, groups
+    def __init__(
+        self,
+        rows: Array,
+        values: Array,
+        groups: NDArray[np.int64],
+        doubt: Array | None = None,
+        parameters: _Parameters | None = None,
+    ) -> None:
+        """``rows``: ``[points, columns]`` of an ``Encoding``. ``values``: ``[points]``. ``parameters``: else fitted."""
+        self._rows, self._values, self._groups = rows, values, groups
         self._doubt = np.ones(len(values)) if doubt is None else doubt
-        self._centre, self._unit = float(values.mean()), max(float(values.std()), 1e-6)
-        self._targets = (values - self._centre) / self._unit
-        self._found = self._fit()
+        self._found = self._fit() if parameters is None else parameters
         kernel = _kernel(squared_distances(rows, rows, groups), self._found.scales)[0]
         self._factor = cholesky(kernel + self._noise(self._found.noise), lower=True)
-        self._weights = cho_solve((self._factor, True), self._targets)
+        self._weights = cho_solve((self._factor, True), (values - self._found.centre) / self._found.unit)
 
     def predict(self, rows: Array) -> tuple[Array, Array]:
         """Mean and standard deviation of the quantity itself, without noise, at each of these points."""
@@ -122,51 +130,51 @@ class Surrogate:
         mean = cross @ self._weights
         explained = solve_triangular(self._factor, cross.T, lower=True)
         spread = np.sqrt(np.maximum(1.0 - (explained**2).sum(axis=0), 1e-12))
-        return self._centre + self._unit * mean, self._unit * spread
+        return self._found.centre + self._found.unit * mean, self._found.unit * spread
 
     def believing(self, rows: Array) -> Surrogate:
         """As if these points had been measured, each with its mean: less is to be learnt near them."""
         if not len(rows):
             return self
-        told = object.__new__(Surrogate)
-        told._groups, told._centre, told._unit, told._found = self._groups, self._centre, self._unit, self._found
-        told._rows = np.vstack([self._rows, rows])
-        told._targets = np.append(self._targets, (self.predict(rows)[0] - self._centre) / self._unit)
-        told._doubt = np.append(self._doubt, np.ones(len(rows)))
-        kernel = _kernel(squared_distances(told._rows, told._rows, told._groups), told._found.scales)[0]
-        told._factor = cholesky(kernel + told._noise(told._found.noise), lower=True)
-        told._weights = cho_solve((told._factor, True), told._targets)
-        return told
+        return Surrogate(
+            np.vstack([self._rows, rows]),
+            np.append(self._values, self.predict(rows)[0]),
+            self._groups,
+            np.append(self._doubt, np.ones(len(rows))),
+            self._found,
+        )
 
     def _noise(self, noise: float) -> Array:
         return np.diag(math.exp(noise) * self._doubt + _JITTER)
 
     def _fit(self) -> _Parameters:
+        centre, unit = float(self._values.mean()), max(float(self._values.std()), 1e-6)
+        targets = (self._values - centre) / unit
         squares = squared_distances(self._rows, self._rows, self._groups)
         scales = int(self._groups.max(initial=-1)) + 1
         start = np.append(np.full(scales, _SCALE), _NOISE)
         spread = np.append(np.full(scales, _SCALE_SPREAD), _NOISE_SPREAD)
 
         def objective(x: Array) -> tuple[float, Array]:
-            loss, slope = self._likelihood(squares, x)
+            loss, slope = self._likelihood(squares, targets, x)
             off = (x - start) / spread
             return loss + 0.5 * float(off @ off), slope + off / spread
 
-        bounds = [(centre - 3 * width, centre + 3 * width) for centre, width in zip(start, spread, strict=True)]
+        bounds = [(middle - 3 * width, middle + 3 * width) for middle, width in zip(start, spread, strict=True)]
         found = minimize(objective, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": _STEPS})
-        return _Parameters(scales=found.x[:-1], noise=float(found.x[-1]))
+        return _Parameters(centre=centre, unit=unit, scales=found.x[:-1], noise=float(found.x[-1]))
 
-    def _likelihood(self, squares: Array, x: Array) -> tuple[float, Array]:
+    def _likelihood(self, squares: Array, targets: Array, x: Array) -> tuple[float, Array]:
         """The negative logarithm of the marginal likelihood, and its gradient (Rasmussen & Williams 2006, eq. 5.9)."""
         kernel, slope = _kernel(squares, x[:-1])
         noise = math.exp(x[-1])
         factor = cholesky(kernel + self._noise(x[-1]), lower=True)
-        weights = cho_solve((factor, True), self._targets)
-        loss = 0.5 * float(self._targets @ weights) + float(np.log(np.diag(factor)).sum())
+        weights = cho_solve((factor, True), targets)
+        loss = 0.5 * float(targets @ weights) + float(np.log(np.diag(factor)).sum())
         inner = cho_solve((factor, True), np.eye(len(kernel))) - np.outer(weights, weights)
         weighted = inner * slope
         gradient = [
-            -math.exp(-2 * scale) * float((weighted * part).sum()) for part, scale in zip(squares, x, strict=False)
+            -math.exp(-2 * scale) * float((weighted * part).sum()) for part, scale in zip(squares, x[:-1], strict=True)
         ]
         return loss, np.append(gradient, 0.5 * noise * float(np.diag(inner) @ self._doubt))
 

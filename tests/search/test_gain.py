@@ -12,7 +12,7 @@ from simulation import LR, PARETO, always, make_space
 from repsim.records import Objective
 from sweeps import gain
 from sweeps.gain import Gain
-from sweeps.proposals import Past
+from sweeps.past import Past
 from sweeps.space import Choice, Range, Space
 
 DATA = "phantom:ultrasound"

@@ -105,10 +105,13 @@ def test_the_gradient_is_that_of_the_likelihood() -> None:
     rows = rows_of(15)
     doubt = np.linspace(1, 4, 15)
     model = Surrogate(rows, surface(rows), GROUPS, doubt)
-    squares = squared_distances(rows, rows, GROUPS)
+    squares, targets = squared_distances(rows, rows, GROUPS), surface(rows) - surface(rows).mean()
     for x in (np.array([-0.3, 0.4, -2.0]), np.array([0.5, -1.0, -4.0])):
         off = check_grad(
-            lambda x: model._likelihood(squares, x)[0], lambda x: model._likelihood(squares, x)[1], x, epsilon=1e-6
+            lambda x: model._likelihood(squares, targets, x)[0],
+            lambda x: model._likelihood(squares, targets, x)[1],
+            x,
+            epsilon=1e-6,
         )
         assert off < 1e-3
 
