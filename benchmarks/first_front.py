@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from many_runs import Row, mean_sem, read_rows, run_missing
+from many_runs import Row, mean_sem, read_rows, results_file, run_missing
 
 STRENGTHS = (0.1, 0.3, 1.0, 3.0, 10.0)
 PENALTIES = ("repsim", "hcs", "feature_mse")
@@ -315,7 +315,7 @@ def main() -> int:
     runner.add_argument("--slots", type=int, default=max(1, os.cpu_count() or 1), help="runs at a time, 1 thread each")
     runner.add_argument("--out", type=Path, required=True, help="JSON lines, appended to")
     tabulator = commands.add_parser("table", help="choose on val, judge on test")
-    tabulator.add_argument("results", type=Path, nargs="+")
+    tabulator.add_argument("results", type=results_file, nargs="+")
     tabulator.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     if arguments.command == "table":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import multiprocessing
 import os
@@ -51,6 +52,16 @@ def read_rows(path: Path) -> list[dict[str, object]]:
     if len(complete) < len(whole):
         os.truncate(path, len(complete))
     return [json.loads(line) for line in complete.splitlines()]
+
+
+def results_file(text: str) -> Path:
+    """For argparse: a file with at least one row."""
+    path = Path(text)
+    if not path.is_file():
+        raise argparse.ArgumentTypeError(f"{text} is not there; `run --out {text}` makes it")
+    if not read_rows(path):
+        raise argparse.ArgumentTypeError(f"{text} holds no finished run")
+    return path
 
 
 def mean_sem(values: Sequence[float]) -> str:

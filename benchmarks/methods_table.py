@@ -27,7 +27,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import cast
 
-from many_runs import Flat, Row, mean_sem, read_rows, run_missing
+from many_runs import Flat, Row, mean_sem, read_rows, results_file, run_missing
 
 from repsim.catalogue import HEADS, PENALTIES, WRAPPERS
 from repsim.front import nondominated
@@ -315,7 +315,7 @@ def main() -> int:
     runner.add_argument("--slots", type=int, default=max(1, os.cpu_count() or 1), help="runs at a time, 1 thread each")
     runner.add_argument("--out", type=Path, required=True, help="JSON lines, appended to")
     tabulator = commands.add_parser("table", help="choose on val, report test")
-    tabulator.add_argument("results", type=Path, nargs="+")
+    tabulator.add_argument("results", type=results_file, nargs="+")
     tabulator.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     if arguments.command == "table":
