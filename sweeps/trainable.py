@@ -171,6 +171,9 @@ class TrialProcess(Trainable):  # type: ignore[misc]
         except OSError:  # a full disk; the trial itself will find out
             return
         before, self._crash_note = self._crash_note, note
+        # Ray's own handler lies over the one that Ray has Python install; it may hang, for three seconds and without a
+        # note, where the signal comes amid an allocation. Disabled and enabled, ours is the first and the only one.
+        faulthandler.disable()
         faulthandler.enable(note, all_threads=False)
         if before is not None:
             os.close(before)
