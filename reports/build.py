@@ -120,6 +120,8 @@ def four_states(trials: pd.DataFrame) -> pd.DataFrame:
 def _write(sweep: Any, work: Path, folder: Path) -> None:
     """Everything into ``work``; ``folder`` is where it will lie, for the commands shown."""
     from reports import figures, fronts, page, paper_tables, points
+    from reports.chapters import CHAPTERS
+    from reports.chapters.chapter import Chapter
 
     for name in ("figures", "tables", "points"):
         (work / name).mkdir()
@@ -137,7 +139,16 @@ def _write(sweep: Any, work: Path, folder: Path) -> None:
     )
     stems = _stems([study.data for study in studies])
     drawn = [_draw(study, styles, work / "figures", stem) for study, stem in zip(studies, stems, strict=True)]
-    text = page.render(sweep, studies, drawn, {table.name: table for table in tables}, folder)
+    chapter = Chapter(
+        sweep=sweep,
+        studies=tuple(studies),
+        styles=styles,
+        stems=tuple(stems),
+        figures=work / "figures",
+        report=folder,
+    )
+    chapters = [section(chapter) for section in CHAPTERS]
+    text = page.render(sweep, studies, drawn, chapters, {table.name: table for table in tables}, folder)
     (work / "index.html").write_text(text, encoding="utf-8")
 
 
@@ -157,7 +168,7 @@ def _draw(study: Any, styles: Any, folder: Path, stem: str) -> Any:
     from reports import drawing, figures, page
 
     def save(picture: Any, name: str) -> tuple[str, str] | None:
-        return None if picture is None else drawing.save(picture, folder, name)
+        return None if picture is None else drawing.save(drawing.drawn(picture), folder, name)
 
     picture = None if study.single else figures.front_picture(study, styles)
     panels = []

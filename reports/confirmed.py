@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from reports.load import Sweep, finite, records
+from reports.load import Sweep, records
+from reports.values import finite
 from repsim.records import METRICS, Stage, Status
 
 UNDER_WAY = "not yet"

@@ -6,6 +6,7 @@ import io
 import math
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,26 +22,34 @@ from reports.style import DARK, LIGHT, Theme, marker
 Picture = FrontPicture | CoursePicture | StrengthPicture
 
 
-def draw(picture: Picture, theme: Theme) -> Figure:
-    """One figure of one picture."""
-    with mpl.rc_context(theme.rc()):
-        if isinstance(picture, FrontPicture):
-            return _front(picture, theme)
-        if isinstance(picture, CoursePicture):
-            return _course(picture, theme)
-        return _strength(picture, theme)
+Draw = Callable[[Theme], Figure]
+"""Draws one picture for pages of one theme, whose matplotlib settings are in force when it is called."""
 
 
-def save(picture: Picture, folder: Path, stem: str) -> tuple[str, str]:
+def drawn(picture: Picture) -> Draw:
+    """How a picture is drawn."""
+    if isinstance(picture, FrontPicture):
+        return partial(_front, picture)
+    if isinstance(picture, CoursePicture):
+        return partial(_course, picture)
+    return partial(_strength, picture)
+
+
+def save(draw: Draw, folder: Path, stem: str) -> tuple[str, str]:
     """Write ``stem.png`` and ``stem.svg`` (light); returns the SVG text for light and for dark pages."""
-    figure = draw(picture, LIGHT)
-    light, dark = _svg(figure, LIGHT), _svg(draw(picture, DARK), DARK)
+    figure = _themed(draw, LIGHT)
+    light, dark = _svg(figure, LIGHT), _svg(_themed(draw, DARK), DARK)
     (folder / f"{stem}.svg").write_text(light, encoding="utf-8")
     # the layout was found for the SVG; finding it again takes a third of the time
     figure.set_layout_engine("none")
     with mpl.rc_context(LIGHT.rc()):
         _quietly(lambda: figure.savefig(folder / f"{stem}.png", dpi=160, metadata={"Software": None}))
     return light, dark
+
+
+def _themed(draw: Draw, theme: Theme) -> Figure:
+    with mpl.rc_context(theme.rc()):
+        return draw(theme)
 
 
 def _svg(figure: Figure, theme: Theme) -> str:
@@ -58,14 +67,15 @@ def _quietly(write: Callable[[], None]) -> None:
         write()
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure in inches, without a display."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
 def _front(picture: FrontPicture, theme: Theme) -> Figure:
-    figure = _figure(5.4, 4.5) if picture.panel else _figure(7.6, 5.0)
+    figure = new_figure(5.4, 4.5) if picture.panel else new_figure(7.6, 5.0)
     axes = figure.add_subplot()
     axes.set_title(picture.title)
     axes.set_xlabel(picture.x_label)
@@ -248,7 +258,7 @@ def _dot(face: str, shape: str, label: str, theme: Theme, edge: str | None = Non
 
 
 def _course(picture: CoursePicture, theme: Theme) -> Figure:
-    figure = _figure(7.6, 3.3)
+    figure = new_figure(7.6, 3.3)
     axes = figure.add_subplot()
     axes.step(picture.trials, picture.values, where="post", color=theme.colour(2), linewidth=2)
     axes.plot(picture.trials[-1:], picture.values[-1:], "o", color=theme.colour(2))
@@ -269,7 +279,7 @@ def _decade(values: Sequence[float]) -> tuple[float, float]:
 
 def _strength(picture: StrengthPicture, theme: Theme) -> Figure:
     rows, columns = len(picture.rows), len(picture.methods)
-    figure = _figure(max(4.2, 2.5 * columns + 0.8), 2.1 * rows + 0.5)
+    figure = new_figure(max(4.2, 2.5 * columns + 0.8), 2.1 * rows + 0.5)
     grid = figure.subplots(rows, columns, sharex=True, sharey="row", squeeze=False)
     for row, name in enumerate(picture.rows):
         for column, method in enumerate(picture.methods):

@@ -11,7 +11,9 @@ from typing import Any
 
 import pandas as pd
 
+from reports.curves import load_curves
 from reports.store import find_sweep, search_all
+from reports.values import finite
 from repsim.catalogue import parse_method
 from repsim.errors import Mistake, RequestError, one_line
 from repsim.records import (
@@ -36,7 +38,6 @@ DERIVED_PARAMS = frozenset({"adapter", "penalty"})
 _WHOLE = frozenset({"attempts", "seed", "epochs", "chosen_epoch", "n_train", "n_val", "n_test", "n_probe"})
 _TEXT = frozenset(TRIAL_COLUMNS) - _WHOLE - frozenset({*METRICS, "strength", "on_front", "feasible"})
 _TRUTH = frozenset({"on_front", "feasible"})
-_STORED_INFINITY = 1.7e308
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +67,7 @@ class Sweep:
 
     ``trials`` has the columns of TRIAL_COLUMNS and then ``param/KEY``, one row per trial, in order of trial number.
     ``configs`` (flat configuration) and ``facts`` are keyed by MLflow run id; ``hashes`` holds (data, probe).
+    ``curves`` is what reports.curves reads: a row per run, metric and epoch.
     ``anchors`` are the run ids of ``linear_probe`` and ``full`` at default settings. ``notes`` say what could not be
     read. ``state`` is the parent run's: running, finished, killed or failed.
     """
@@ -86,6 +88,7 @@ class Sweep:
     state: str
     started: str
     trials: pd.DataFrame
+    curves: pd.DataFrame
     configs: Mapping[str, Mapping[str, object]]
     facts: Mapping[str, Mapping[str, object]]
     hashes: Mapping[str, tuple[str, str]]
@@ -122,6 +125,7 @@ def load_sweep(client: Any, name: str) -> Sweep:
         state=parent.info.status.lower(),
         started=_time(parent.info.start_time),
         trials=trials,
+        curves=load_curves(client, runs),
         configs=configs,
         facts=facts,
         hashes={
@@ -258,17 +262,6 @@ def records(trials: pd.DataFrame) -> list[dict[str, Any]]:
 
 def _text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
-
-
-def finite(value: object) -> float | None:
-    """``value`` as a finite float, else None. MLflow stores an infinity as the largest double."""
-    if value is None or value is pd.NA or isinstance(value, bool):
-        return None
-    try:
-        number = float(str(value))
-    except ValueError:
-        return None
-    return number if abs(number) < _STORED_INFINITY else None
 
 
 def _json(tags: Mapping[str, str], key: str, kind: type[Any], notes: list[str], who: str) -> Any:

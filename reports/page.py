@@ -1,9 +1,7 @@
-"""The report as one HTML file. Every string that came from a person or a store goes through ``esc``."""
+"""The report as one HTML file."""
 
 from __future__ import annotations
 
-import base64
-import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +10,8 @@ from reports import interactive, words
 from reports.confirmed import estimates
 from reports.figures import FrontPicture
 from reports.fronts import Pick, Study, runs
-from reports.load import Sweep, finite, records
+from reports.load import Sweep, records
+from reports.markup import duration, esc, image, pairs, table_html
 from reports.paper_tables import (
     MISSING,
     Table,
@@ -24,6 +23,7 @@ from reports.paper_tables import (
     varied_keys,
 )
 from reports.points import command
+from reports.values import finite
 from repsim.records import METRICS, Status
 
 GENERATOR = "repsim-sweeps report"
@@ -41,15 +41,15 @@ class Drawn:
     strength: tuple[str, str] | None
 
 
-def esc(value: object) -> str:
-    """Text for HTML, in elements and in quoted attributes."""
-    return html.escape(str(value), quote=True)
-
-
 def render(
-    sweep: Sweep, studies: Sequence[Study], drawn: Sequence[Drawn], tables: Mapping[str, Table], report: Path
+    sweep: Sweep,
+    studies: Sequence[Study],
+    drawn: Sequence[Drawn],
+    chapters: Sequence[str],
+    tables: Mapping[str, Table],
+    report: Path,
 ) -> str:
-    """The whole page."""
+    """The whole page; ``chapters`` are HTML already."""
     title = f"{sweep.experiment}: accuracy and kept similarity"
     scripts = any(item.picture is not None for item in drawn)
     body = [
@@ -61,6 +61,7 @@ def render(
     ]
     for number, (study, pictures) in enumerate(zip(studies, drawn, strict=True)):
         body.append(_study(sweep, study, pictures, number, report, several=len(studies) > 1))
+    body += chapters
     body += [_front_section(sweep, studies, tables["front"], report), _methods_section(studies, tables["methods"])]
     body += [_trials_section(sweep, studies), _provenance(sweep, studies), _files()]
     css = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
@@ -122,24 +123,6 @@ def _stats(sweep: Sweep, studies: Sequence[Study]) -> str:
 def _seconds(sweep: Sweep) -> tuple[float, float]:
     """Seconds of training and around it: a derived point names its trial's training, and has evaluations of its own."""
     return float(runs(sweep.trials)["train_seconds"].sum()), float(sweep.trials["overhead_seconds"].sum())
-
-
-def duration(seconds: float) -> str:
-    """``48 s``, ``12 min``, ``3.4 h``."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
-def image(svgs: tuple[str, str], alt: str) -> str:
-    """Both drawings as data, the dark one for dark pages."""
-    light, dark = (
-        "data:image/svg+xml;base64," + base64.b64encode(text.encode("utf-8")).decode("ascii") for text in svgs
-    )
-    return (
-        f'<picture><source srcset="{dark}" media="(prefers-color-scheme: dark)">'
-        f'<img src="{light}" alt="{esc(alt)}"></picture>'
-    )
 
 
 def _study(sweep: Sweep, study: Study, drawn: Drawn, number: int, report: Path, *, several: bool) -> str:
@@ -290,33 +273,6 @@ def _pick(sweep: Sweep, study: Study, picks: Sequence[Pick], report: Path) -> st
         f"<pre><code>{esc(command(report, point.trial_id))}</code></pre>"
         f"<details><summary>exact configuration</summary>{pairs(config)}</details></div>"
     )
-
-
-def pairs(values: Mapping[str, object]) -> str:
-    """A list of names and values."""
-    return '<dl class="pairs">' + "".join(f"<dt>{esc(k)}</dt><dd>{esc(v)}</dd>" for k, v in values.items()) + "</dl>"
-
-
-def table_html(table: Table, long: Sequence[str] = (), skip: Sequence[str] = ()) -> str:
-    """A table that scrolls inside its own box; columns named in ``long`` wrap, those in ``skip`` are left out."""
-    shown = [column for column in table.columns if column not in skip]
-
-    def kind(column: str) -> str:
-        if column in long:
-            return ' class="long"'
-        return ' class="n"' if column in table.metrics or column in _NUMBERS else ""
-
-    head = "".join(f'<th scope="col"{kind(column)}>{esc(column)}</th>' for column in shown)
-    rows = "".join(
-        "<tr>"
-        + "".join(f"<td{kind(c)}>{esc(v)}</td>" for c, v in zip(table.columns, cells, strict=True) if c in shown)
-        + "</tr>"
-        for cells in table.cells()
-    )
-    return f'<div class="scroll" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
-
-
-_NUMBERS = frozenset({"strength", "optim.lr", "seed", "trials", "completed", "on the front", "attempts", "n"})
 
 
 def _front_section(sweep: Sweep, studies: Sequence[Study], table: Table, report: Path) -> str:

@@ -14,7 +14,8 @@ import pandas as pd
 
 from reports.confirmed import Estimate, estimates
 from reports.fronts import Study, wise_words
-from reports.load import Sweep, finite, records
+from reports.load import Sweep, records
+from reports.values import finite
 from repsim.records import METRICS, PARAM_PREFIX, Metric, Stage, Status
 
 FRONT_METRICS: tuple[str, ...] = (

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from reports.fronts import Point, Study
-from reports.load import Sweep, finite
+from reports.load import Sweep
+from reports.values import finite
 from repsim.config import TARGET_KEY
 
 MARK = "# One trial of a sweep, complete; written by reports/build.py."

@@ -9,8 +9,9 @@ from dataclasses import replace
 
 from reports.confirmed import UNDER_WAY, Estimate
 from reports.fronts import KNEE, WITHIN, Point, Study, front_order, recommend, runs, wise_words
-from reports.load import Sweep, finite
+from reports.load import Sweep
 from reports.paper_tables import show
+from reports.values import finite
 from repsim.records import FACTS, METRICS, Objective, Stage, Status
 
 NO_ERROR_BARS = "n = 1, no error bars"

@@ -22,10 +22,11 @@ from reports.fronts import (
     separated,
     standard_error,
 )
-from reports.load import Reference, finite, param_value
+from reports.load import Reference, param_value
 from reports.paper_tables import Table, show, tex_escape, to_csv, to_latex, to_markdown
 from reports.points import file_name, space_name, yaml_scalar
 from reports.style import DARK, LIGHT
+from reports.values import finite
 from reports.words import headline
 from repsim.records import Objective
 
