@@ -187,8 +187,8 @@ def _some(points: Sequence[Params], rng: np.random.Generator) -> list[Params]:
 
 
 def _ends_at_one(objective: Objective) -> bool:
-    unit = METRICS[objective.metric].unit
-    return unit == "fraction" or (unit == "" and objective.direction == "maximize")
+    metric = METRICS[objective.metric]
+    return metric.unit == "fraction" or metric.best == 1.0
 
 
 def _is_feasible(entry: Past) -> bool:

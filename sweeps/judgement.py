@@ -17,7 +17,6 @@ from sweeps.derived import derived_values, trial_of
 from sweeps.space import Constraint
 
 MARGIN = 0.05
-_BOUNDED_UNITS = ("fraction", "")
 
 Values = Mapping[str, float]
 Candidate = tuple[str, Values]
@@ -183,6 +182,7 @@ def _reference(values: Sequence[float], direction: Direction) -> float:
 def _ideal(metric: str, reference: float, direction: Direction) -> float:
     if direction == "minimize":
         return 0.0 if reference > 0 else reference - max(abs(reference), 1.0)
-    if METRICS[metric].unit in _BOUNDED_UNITS and reference < 1.0:
-        return 1.0
+    best = METRICS[metric].best
+    if best is not None and reference < best:
+        return best
     return reference + max(abs(reference), 1.0)

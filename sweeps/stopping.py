@@ -185,8 +185,7 @@ class ExtrapolatingStopping(Stopping):
     rung and their change since the rung before. Ridge, standardised, penalty 1; trials count by how near their
     predictors are, with a Gaussian of ``width`` standard deviations that ends at a floor of 0.05. Optimistic: the
     prediction, bettered in every objective by ``spread`` standard deviations of a new observation, and no better than
-    anything can be (a similarity of 1). With fewer than
-    ``few`` such trials nothing is stopped.
+    anything can be (a similarity of 1). With fewer than ``few`` such trials nothing is stopped.
     """
 
     few = 5
@@ -258,10 +257,9 @@ def default_rungs(epochs: int, reduction: float = 2.0) -> tuple[int, ...]:
 
 
 def _end(objective: Objective) -> float:
-    """The best value there is, turned so that more is better; infinite where there is none."""
-    if objective.direction == "minimize":
-        return 0.0 if METRICS[objective.metric].unit in ("fraction", "nats", "s") else math.inf
-    return 1.0 if METRICS[objective.metric].unit in ("fraction", "") else math.inf
+    """The best value there is, turned so that more is better (0 is that either way); infinite where there is none."""
+    best = METRICS[objective.metric].best
+    return math.inf if best is None else best
 
 
 def _predictors(curves: Sequence[Curve], rungs: Sequence[int]) -> NDArray[np.float64]:
