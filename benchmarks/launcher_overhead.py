@@ -6,10 +6,10 @@ The sides take turns, round by round, and so does who goes first: Ray's own time
 one start to the next. Figures are medians over the rounds. Each side runs in a process of its own, on a Ray of its own
 with 2 slots and the same settings, random search, reused trial processes and one epoch per trial. Bare Ray: a class
 trainable, no searcher, no callbacks. Ours is everything that a sweep has: the search with its front, the journal (every
-event fsynced), attempt fences, the live view, process recycling; MLflow (sqlite) gets its updates when the last trial of
-the first round has ended, and the time for that is given apart (``--mlflow-meanwhile``: in every round, on its thread,
-as in a sweep). Goals: our rate is at least 0.6 of bare Ray's; our driver grows by at most 100 KiB a trial; with as many
-trials behind it, a TPE proposal takes at most 100 ms. The last line holds the ratio of the rates.
+event fsynced), attempt fences, the live view, process recycling. MLflow (sqlite) gets its updates when the last trial
+of the first round has ended, and the time for that is given apart (``--mlflow-meanwhile``: in every round, on its
+thread, as in a sweep). Goals: our rate is at least 0.6 of bare Ray's; our driver grows by at most 100 KiB a trial; with
+as many trials behind it, a TPE proposal takes at most 100 ms. The last line holds the ratio of the rates.
 """
 
 from __future__ import annotations
