@@ -24,17 +24,13 @@ HEADER = "bundle.json"
 IMPORTED_FROM = "imported_from"
 """Tag of an imported run: its id in the store it comes from."""
 _ARTIFACTS = "artifacts"
+_TEXT, _WHOLE = pa.string(), pa.int64()
+_PAIRS = pa.schema({"run_id": _TEXT, "key": _TEXT, "value": _TEXT})
 _SCHEMAS: Mapping[str, pa.Schema] = {
-    "runs": pa.schema(
-        [("run_id", pa.string()), ("name", pa.string()), ("status", pa.string())]
-        + [("started", pa.int64()), ("ended", pa.int64())]
-    ),
-    "tags": pa.schema([("run_id", pa.string()), ("key", pa.string()), ("value", pa.string())]),
-    "params": pa.schema([("run_id", pa.string()), ("key", pa.string()), ("value", pa.string())]),
-    "metrics": pa.schema(
-        [("run_id", pa.string()), ("key", pa.string()), ("value", pa.float64())]
-        + [("timestamp", pa.int64()), ("step", pa.int64())]
-    ),
+    "runs": pa.schema({"run_id": _TEXT, "name": _TEXT, "status": _TEXT, "started": _WHOLE, "ended": _WHOLE}),
+    "tags": _PAIRS,
+    "params": _PAIRS,
+    "metrics": pa.schema({"run_id": _TEXT, "key": _TEXT, "value": pa.float64(), "timestamp": _WHOLE, "step": _WHOLE}),
 }
 _BATCH = 800
 """Metrics per call, and 100 parameters or tags: servers take no more at once."""

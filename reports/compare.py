@@ -50,9 +50,8 @@ def parser() -> argparse.ArgumentParser:
         metavar="URI",
         help="the MLflow store (default: MLFLOW_TRACKING_URI, else sqlite:///mlflow.db in the current folder)",
     )
-    found.add_argument(
-        "--out", metavar="DIR", type=Path, default=Path("comparison"), help="folder (default: comparison)"
-    )
+    usual = Path("comparison")
+    found.add_argument("--out", metavar="DIR", type=Path, default=usual, help=f"folder to write (default: {usual})")
     return found
 
 

@@ -117,9 +117,8 @@ def common_box(boxes: Sequence[Reference | None], objectives: Sequence[Objective
     """
     known = [box for box in boxes if box is not None]
     names = [objective.metric for objective in objectives]
-    if len(known) < len(boxes) or any(
-        name not in box.worst or name not in box.ideal for box in known for name in names
-    ):
+    corners = [corner for box in known for corner in (box.worst, box.ideal)]
+    if len(known) < len(boxes) or any(name not in corner for corner in corners for name in names):
         return None
     ends: Mapping[str, tuple[Callable[..., float], Callable[..., float]]] = {
         objective.metric: (min, max) if objective.direction == "maximize" else (max, min) for objective in objectives
@@ -139,9 +138,7 @@ def _cautions(data: str, sweeps: Sequence[Sweep]) -> list[str]:
             for run_id in sweep.trials.loc[sweep.trials["data"] == data, "mlflow_run_id"]
         }
         if len(seen - {""}) > 1:
-            said.append(
-                f"The sweeps saw different {what} (the recorded hashes differ): their values are not comparable."
-            )
+            said.append(f"The sweeps saw different {what} (the recorded hashes differ): do not compare their values.")
     commits = {sweep.git_commit for sweep in sweeps} - {""}
     if len(commits) > 1 or any(sweep.git_dirty for sweep in sweeps):
         said.append("The sweeps ran different code, or code with uncommitted changes.")
