@@ -75,12 +75,19 @@ def parser() -> argparse.ArgumentParser:
         help="pdf: print the page into report.pdf as well, with Chromium or Chrome (default: html)",
     )
     found.add_argument(
+        "--fresh",
+        action="store_true",
+        help="ask the store for every trial, also for those that the sweep keeps in its compact tables",
+    )
+    found.add_argument(
         "--no-log", action="store_true", help="do not attach the folder to the sweep's run as artifact 'report'"
     )
     return found
 
 
-def build_report(sweep: str, tracking_uri: str | None = None, out: Path | None = None, *, log: bool = True) -> Path:
+def build_report(
+    sweep: str, tracking_uri: str | None = None, out: Path | None = None, *, log: bool = True, fresh: bool = False
+) -> Path:
     """Write the report of ``sweep`` (a name, or ``latest``) into folder ``out`` and return the folder.
 
     ``tracking_uri`` defaults to MLFLOW_TRACKING_URI, else ./mlflow.db; ``out`` to runs/NAME/report. With ``log`` the
@@ -92,7 +99,7 @@ def build_report(sweep: str, tracking_uri: str | None = None, out: Path | None =
     from reports.store import default_tracking_uri, open_store
 
     client = open_store(tracking_uri or default_tracking_uri())
-    loaded = load_sweep(client, sweep)
+    loaded = load_sweep(client, sweep, fresh=fresh)
     folder = (out or _default_folder(loaded.name)).absolute()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -231,7 +238,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = parser().parse_args(arguments)
         printed = options.format == "pdf"
         browser = find_browser() if printed else ""
-        folder = build_report(options.sweep, options.tracking_uri, options.out, log=not options.no_log)
+        folder = build_report(
+            options.sweep, options.tracking_uri, options.out, log=not options.no_log, fresh=options.fresh
+        )
         if printed:
             print_page(browser, folder / "index.html", folder / "report.pdf")
     except RequestError as error:

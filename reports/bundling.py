@@ -14,8 +14,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from reports.load import PARENT, sweep_runs
 from reports.store import find_sweep, search_all
+from reports.sweep_runs import PARENT, sweep_runs
 from repsim.errors import Mistake, RequestError, one_line
 from repsim.records import KIND_SWEEP, Tag
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from reports.fronts import Point, Study, front_order
-from reports.load import trial_order
+from reports.sweep_runs import trial_order
 from reports.values import finite
 from repsim.catalogue import method_names
 from repsim.records import METRICS, Direction, Objective

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from reports.confirmed import Confirmation, Repeats, confirmation
-from reports.load import Reference, Sweep, records, trial_order
+from reports.load import Reference, Sweep, records
+from reports.sweep_runs import trial_order
 from reports.values import finite
 from repsim.front import hypervolume, nondominated
 from repsim.records import METRICS, PARAM_PREFIX, Objective, Stage, Status

@@ -11,14 +11,14 @@ from typing import Any
 
 import pandas as pd
 
-from reports.curves import load_curves
-from reports.store import find_sweep, search_all
+from reports.compacted import merged_curves, read_compact
+from reports.store import find_sweep
+from reports.sweep_runs import sweep_runs
 from reports.values import finite
 from repsim.catalogue import parse_method
 from repsim.errors import Mistake, RequestError, one_line
 from repsim.records import (
     CURVE_PREFIX,
-    KIND_TRIAL,
     METRICS,
     PARAM_PREFIX,
     TRIAL_COLUMNS,
@@ -28,7 +28,6 @@ from repsim.records import (
     Tag,
 )
 
-PARENT = "mlflow.parentRunId"
 TEXT_PARAMS = frozenset({"data", "backbone", "backbone.weights", "head", "method", "data.group"})
 """Configuration keys whose values are text even when they look like a number."""
 OWN_COLUMN = frozenset({"data", "method", "strength", "backbone", "head", "seed"})
@@ -101,12 +100,16 @@ class Sweep:
         return tuple(dict.fromkeys(str(value) for value in self.trials["data"]))
 
 
-def load_sweep(client: Any, name: str) -> Sweep:
-    """Read one sweep; RequestError when it is not there or its objectives cannot be read."""
+def load_sweep(client: Any, name: str, *, fresh: bool = False) -> Sweep:
+    """Read one sweep; RequestError when it is not there or its objectives cannot be read.
+
+    What the sweep keeps of ended trials in its compact tables is not asked of the store again, unless ``fresh``.
+    """
     parent = find_sweep(client, name)
     tags: dict[str, str] = parent.data.tags
     notes: list[str] = []
-    runs = sweep_runs(client, parent)
+    compact = None if fresh else read_compact(client, parent.info.run_id, notes)
+    runs = sweep_runs(client, parent, compact)
     trials, configs, facts = _tidy(runs, tags.get(Tag.SWEEP, ""), notes)
     return Sweep(
         name=tags.get(Tag.SWEEP, parent.info.run_id),
@@ -125,7 +128,7 @@ def load_sweep(client: Any, name: str) -> Sweep:
         state=parent.info.status.lower(),
         started=_time(parent.info.start_time),
         trials=trials,
-        curves=load_curves(client, runs),
+        curves=merged_curves(client, runs, compact),
         configs=configs,
         facts=facts,
         hashes={
@@ -135,25 +138,6 @@ def load_sweep(client: Any, name: str) -> Sweep:
         anchors=_anchors(runs, trials),
         notes=tuple(notes),
     )
-
-
-def sweep_runs(client: Any, parent: Any) -> list[Any]:
-    """Trials of the sweep, and what is filed under them (confirmations, derived points), each once, in order."""
-    experiment = [parent.info.experiment_id]
-    direct = search_all(client, f"tags.{PARENT} = '{parent.info.run_id}'", experiment)
-    known = {run.info.run_id for run in direct}
-    nested = [
-        run
-        for run in search_all(client, f"tags.{Tag.STAGE} != '{Stage.SEARCH}'", experiment)
-        if run.data.tags.get(PARENT) in known and run.info.run_id not in known
-    ]
-    trials = [run for run in [*direct, *nested] if run.data.tags.get(Tag.KIND, KIND_TRIAL) == KIND_TRIAL]
-    return sorted(trials, key=lambda run: (*trial_order(run.data.tags.get(Tag.TRIAL_ID, "")), run.info.start_time))
-
-
-def trial_order(trial_id: str) -> tuple[int, str]:
-    """Sort key that puts ``t9999`` before ``t10000``, and a derived point (``t0007-w03``) behind its trial."""
-    return len(trial_id.partition("-")[0]), trial_id
 
 
 def _tidy(

@@ -106,13 +106,18 @@ def find_sweep(client: Any, name: str) -> Any:
     )
 
 
-def search_all(client: Any, filter_string: str, experiments: Iterable[str] | None = None) -> list[Any]:
-    """Every active run that matches, from the given experiments (default: all), over all result pages."""
+def search_all(
+    client: Any, filter_string: str, experiments: Iterable[str] | None = None, *, deleted: bool = False
+) -> list[Any]:
+    """Every active (or every deleted) run that matches, from the given experiments (default: all), over all pages."""
+    from mlflow.entities import ViewType
+
+    view = ViewType.DELETED_ONLY if deleted else ViewType.ACTIVE_ONLY
     ids = list(experiments) if experiments is not None else [item.experiment_id for item in _experiments(client)]
     found: list[Any] = []
     token = None
     while ids:
-        page = client.search_runs(ids, filter_string=filter_string, max_results=1000, page_token=token)
+        page = client.search_runs(ids, filter_string, view, max_results=1000, page_token=token)
         found.extend(page)
         token = page.token
         if not token:

@@ -164,6 +164,9 @@ class Tag:
     FACTS = "facts"
 
 
+COMPACT_TRIALS, COMPACT_CURVES = "compact/trials.parquet", "compact/curves.parquet"
+"""Artifacts of a sweep's run: its ended trials and their curves, for readers that cannot wait for the store."""
+COMPACT_FORMAT = 1
 KIND_SWEEP = "sweep"
 KIND_TRIAL = "trial"
 

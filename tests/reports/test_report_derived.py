@@ -13,8 +13,9 @@ from mlflow import MlflowClient
 from reports import fronts, page, paper_tables, words
 from reports.build import build_report
 from reports.figures import choose_styles, front_picture, strength_picture
-from reports.load import Sweep, load_sweep, trial_order
+from reports.load import Sweep, load_sweep
 from reports.store import open_store
+from reports.sweep_runs import trial_order
 from repsim.config import TrialConfig
 from repsim.records import Tag
 
