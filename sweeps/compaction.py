@@ -2,8 +2,8 @@
 
 A store answers run by run and curve by curve; ten thousand trials take it minutes. ``compact/trials.parquet`` holds
 what the runs of ended trials hold (a row each; tags, parameters and last metric values as JSON),
-``compact/curves.parquet`` every epoch's values. They are written from the sweep's own records, never read back, and are a convenience: without
-them, or where they are out of date, readers ask the store.
+``compact/curves.parquet`` every epoch's values. They are written from the sweep's own records, never read back, and are a
+convenience: without them, or where they are out of date, readers ask the store.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Compaction:
 
     @property
     def due(self) -> bool:
-        """Whether it is time to write amid the sweep: so rarely that all writing costs a few times what the last does."""
+        """Whether it is time to write amid the sweep: so rarely that all costs a few times what the last does."""
         grown = len(self._ended) >= max(GROWTH * self._written, self._written + 1)
         return grown and time.monotonic() - self._last >= PAUSE_SECONDS
 
