@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +12,8 @@ from reports.confirmed import Confirmation, Repeats, confirmation
 from reports.load import Reference, Sweep, records
 from reports.sweep_runs import trial_order
 from reports.values import finite
-from repsim.front import hypervolume, nondominated
+from repsim.front import best_second_within, hypervolume, nondominated, ranked_axes, standard_error
+from repsim.front import knee as nearest_ideal
 from repsim.records import METRICS, PARAM_PREFIX, Objective, Stage, Status
 
 WITHIN = "within one standard error"
@@ -118,24 +118,8 @@ class Study:
 
 def choose_axes(objectives: Sequence[Objective]) -> Axes:
     """Accuracy-like objectives go up, the rest across; a third one becomes colour."""
-    order = sorted(objectives, key=lambda objective: 0 if _performance(objective.metric) else 1)
-    similar = sorted(order[1:], key=lambda objective: 0 if objective.metric == "val_cka" else 1)
-    return Axes(
-        y=order[0],
-        x=similar[0] if similar else None,
-        colour=similar[1] if len(similar) > 1 else None,
-    )
-
-
-def _performance(metric: str) -> bool:
-    return metric.removeprefix("val_") in ("accuracy", "balanced_accuracy", "auc")
-
-
-def standard_error(accuracy: float, n: int) -> float | None:
-    """Binomial standard error of a share of ``n`` independent images; None where it is not defined."""
-    if n < 1 or not 0.0 <= accuracy <= 1.0:
-        return None
-    return math.sqrt(accuracy * (1.0 - accuracy) / n)
+    order = ranked_axes(objectives)
+    return Axes(y=order[0], x=order[1] if len(order) > 1 else None, colour=order[2] if len(order) > 2 else None)
 
 
 def separated(values: Sequence[float], errors: Sequence[float]) -> int:
@@ -171,18 +155,8 @@ def knee(members: Sequence[Point], objectives: Sequence[Objective]) -> Point | N
 
     None for fewer than three members or where the front has no extent in some objective.
     """
-    losses = [_loss(point, objectives) for point in members]
-    if len(members) < 3:
-        return None
-    low = [min(column) for column in zip(*losses, strict=True)]
-    high = [max(column) for column in zip(*losses, strict=True)]
-    if any(worst <= best for best, worst in zip(low, high, strict=True)):
-        return None
-
-    def distance(loss: tuple[float, ...]) -> float:
-        return math.hypot(*((v - best) / (worst - best) for v, best, worst in zip(loss, low, high, strict=True)))
-
-    return members[min(range(len(members)), key=lambda index: distance(losses[index]))]
+    found = nearest_ideal([point.values for point in members], [objective.direction for objective in objectives])
+    return None if found is None else members[found]
 
 
 def recommend(members: Sequence[Point], objectives: Sequence[Objective]) -> tuple[Pick, ...]:
@@ -197,8 +171,9 @@ def recommend(members: Sequence[Point], objectives: Sequence[Objective]) -> tupl
     other = METRICS[objectives[1].metric].label
     by_second = sorted(members, key=lambda point: _loss(point, objectives)[1])
     if best.se is not None:
-        within = [point for point in by_second if best.values[0] - point.values[0] <= best.se]
-        picks.append(Pick(role=f"{WITHIN} of the best {label}: best {other}", point=within[0]))
+        directions = [objective.direction for objective in objectives]
+        within = members[best_second_within([point.values for point in members], directions, best.se)]
+        picks.append(Pick(role=f"{WITHIN} of the best {label}: best {other}", point=within))
     middle = knee(members, objectives)
     if middle is not None:
         picks.append(Pick(role=KNEE, point=middle))

@@ -54,11 +54,8 @@ def load_backbone(config: BackboneConfig, *, cache_dir: Path, image_size: int | 
     module = build_module(config.name, image_size=side)
     found = found if side is None else _resampled(found, module, side)
     module.load_state_dict(found.state)
-    _remove_dropout(module)
-    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    module.eval()
     return Backbone(
-        module=module,
+        module=_laid_out(module),
         name=config.name,
         dim=feature_dim(module),
         mean=found.mean,
@@ -67,6 +64,24 @@ def load_backbone(config: BackboneConfig, *, cache_dir: Path, image_size: int | 
         weights_id=found.weights_id,
         weights_source=found.source,
         source_head=found.source_head,
+    )
+
+
+def empty_backbone(name: str, *, image_size: int, mean: Colour, std: Colour, weights_id: str) -> Backbone:
+    """The network as :func:`load_backbone` lays it out, with weights that mean nothing: others are to be put in.
+
+    Raises :class:`repsim.errors.RequestError` for a name that timm does not know and as :func:`built_for` does.
+    """
+    module = _laid_out(build_module(name, image_size=built_for(name, image_size)))
+    return Backbone(
+        module=module,
+        name=name,
+        dim=feature_dim(module),
+        mean=mean,
+        std=std,
+        pretraining="unknown",
+        weights_id=weights_id,
+        weights_source="none",
     )
 
 
@@ -161,6 +176,13 @@ def has_dropout(layer: nn.Module) -> bool:
 
 def _stay_in_eval(layer: _BatchNorm, mode: bool = True) -> _BatchNorm:
     return layer
+
+
+def _laid_out(module: nn.Module) -> nn.Module:
+    """In eval mode, channels last, every dropout rate 0; the same module."""
+    _remove_dropout(module)
+    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return module.eval()
 
 
 def _remove_dropout(module: nn.Module) -> None:

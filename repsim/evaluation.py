@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ from repsim.data.dataset import ImageSet, Split
 from repsim.data.views import to_tensor
 from repsim.metrics import classification_metrics
 from repsim.model import FineTuned
+from repsim.records import PROBABILITY_PREFIX
 from repsim.seeding import generator
 from repsim.similarity import similarity_metrics
 
@@ -34,11 +35,16 @@ class Outputs:
 
 def outputs_of(model: FineTuned, images: ImageSet, indices: Index) -> Outputs:
     """Run the model in eval mode and fp32 on the images as they are."""
+    return outputs_on(model, (pixels for pixels, _ in _batches(images, indices, model.mean.device)))
+
+
+def outputs_on(model: FineTuned, batches: Iterable[Tensor]) -> Outputs:
+    """Run the model in eval mode and fp32 on batches of images (b, 3, h, w) in 0-1, one of them at least."""
     features, logits = [], []
     was_training = model.training
     model.eval()
     with torch.inference_mode():
-        for pixels, _ in _batches(images, indices, model.mean.device):
+        for pixels in batches:
             some_features, some_logits = model(pixels)
             features.append(some_features.float().cpu().numpy())
             logits.append(some_logits.float().cpu().numpy())
@@ -71,17 +77,23 @@ def split_metrics(
 def predictions(split: Split, outputs: Outputs, images: ImageSet) -> dict[str, list[object]]:
     """Per-image columns: ``image``, ``label``, ``predicted`` (class names), and a probability per class."""
     indices = images.split(split)
-    logits = outputs.logits.astype(np.float64)
-    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-    probabilities = shifted / shifted.sum(axis=1, keepdims=True)
+    shares = probabilities(outputs.logits)
     columns: dict[str, list[object]] = {
         "image": [images.names[i] for i in indices],
         "label": [images.classes[images.labels[i]] for i in indices],
-        "predicted": [images.classes[i] for i in probabilities.argmax(axis=1)],
+        "predicted": [images.classes[i] for i in shares.argmax(axis=1)],
     }
     for number, name in enumerate(images.classes):
-        columns[f"probability {name}"] = list(probabilities[:, number].tolist())
+        columns[f"{PROBABILITY_PREFIX}{name}"] = list(shares[:, number].tolist())
     return columns
+
+
+def probabilities(logits: Float32) -> NDArray[np.float64]:
+    """Softmax of logits (n, classes), row by row in float64."""
+    exact = logits.astype(np.float64)
+    shifted = np.exp(exact - exact.max(axis=1, keepdims=True))
+    shares: NDArray[np.float64] = shifted / shifted.sum(axis=1, keepdims=True)
+    return shares
 
 
 def sharpness_indices(images: ImageSet) -> Index:

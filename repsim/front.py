@@ -1,13 +1,17 @@
-"""Pareto fronts and hypervolume of small point sets. Standard library only: the live view and the report share it.
+"""Pareto fronts of small point sets, their hypervolume, and which of their points to recommend.
 
-Points are tuples of values, one per objective, in the objectives' own directions; nothing is negated by the caller.
+Standard library only: the live view, the report and the promotion of a model share it. Points are tuples of values, one
+per objective, in the objectives' own directions; nothing is negated by the caller.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
-from repsim.records import Direction
+from repsim.records import Direction, Objective
+
+_ACCURACIES = ("accuracy", "balanced_accuracy", "auc")
 
 
 def dominates(a: Sequence[float], b: Sequence[float], directions: Sequence[Direction]) -> bool:
@@ -48,6 +52,49 @@ def hypervolume(
         if all(value < worst for value, worst in zip(values, high, strict=True)):
             lowered.append(tuple(max(value, best) for value, best in zip(values, low, strict=True)))
     return _volume(_front(lowered), high) / box
+
+
+def ranked_axes(objectives: Sequence[Objective]) -> list[Objective]:
+    """What one pays with first (accuracy and its like), then what one buys (CKA before others), else as they come."""
+    order = sorted(objectives, key=lambda objective: objective.metric.removeprefix("val_") not in _ACCURACIES)
+    return [*order[:1], *sorted(order[1:], key=lambda objective: objective.metric != "val_cka")]
+
+
+def standard_error(share: float, n: int) -> float | None:
+    """Binomial standard error of a share of ``n`` independent images; None where it is not defined."""
+    if n < 1 or not 0.0 <= share <= 1.0:
+        return None
+    return math.sqrt(share * (1.0 - share) / n)
+
+
+def knee(points: Sequence[Sequence[float]], directions: Sequence[Direction]) -> int | None:
+    """Index of the front point nearest to the ideal corner, each objective scaled by the front's range.
+
+    The first of equally near ones. None for fewer than three points, or where they have no extent in some objective.
+    """
+    lowered = [_minimised(point, directions) for point in points]
+    if len(lowered) < 3:
+        return None
+    low = [min(column) for column in zip(*lowered, strict=True)]
+    high = [max(column) for column in zip(*lowered, strict=True)]
+    if any(worst <= best for best, worst in zip(low, high, strict=True)):
+        return None
+
+    def distance(point: tuple[float, ...]) -> float:
+        return math.hypot(*((v - best) / (worst - best) for v, best, worst in zip(point, low, high, strict=True)))
+
+    return min(range(len(lowered)), key=lambda index: distance(lowered[index]))
+
+
+def best_second_within(points: Sequence[Sequence[float]], directions: Sequence[Direction], error: float) -> int:
+    """Index of the point best in the second objective among those within ``error`` of the best in the first.
+
+    The first of equally good ones. Raises ValueError without points.
+    """
+    lowered = [_minimised(point, directions) for point in points]
+    best = min(point[0] for point in lowered)
+    within = [index for index, point in enumerate(lowered) if point[0] - best <= error]
+    return min(within, key=lambda index: lowered[index][1])
 
 
 def _minimised(point: Sequence[float], directions: Sequence[Direction]) -> tuple[float, ...]:

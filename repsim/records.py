@@ -54,6 +54,8 @@ WISE_ALPHAS: tuple[float, ...] = tuple(tenths / 10 for tenths in range(10))
 """Where ``measure.wise`` takes points between pretrained (0) and finetuned (1) weights; at 1 is the trial itself."""
 CURVE_PREFIX = "curve/"
 PARAM_PREFIX = "param/"
+PROBABILITY_PREFIX = "probability "
+"""Of the columns of predictions, one for each class."""
 
 TRIAL_COLUMNS: tuple[str, ...] = (
     "sweep",
@@ -162,6 +164,7 @@ class Tag:
     GIT_DIRTY = "git_dirty"
     VERSIONS = "versions"
     FACTS = "facts"
+    ARTIFACTS = "artifacts"
 
 
 COMPACT_TRIALS, COMPACT_CURVES = "compact/trials.parquet", "compact/curves.parquet"

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from repsim.adapters import REGISTRY as ADAPTERS
 from repsim.adapters import check_adapter
+from repsim.backbones import Backbone
 from repsim.catalogue import PENALTIES
 from repsim.config import TrialConfig
 from repsim.data.dataset import Split
@@ -49,7 +50,9 @@ _HELD_OUT: tuple[Split, ...] = ("val", "test")
 
 
 class Trainer:
-    """One trial.
+    """One trial. After ``finish``, ``reported`` is the model whose values it answered.
+
+    ``line`` holds the models between that one and the pretrained one, where points on it were measured.
 
     ``workspace`` shares what does not change between trials of a process. ``best_by`` is the val metric that
     ``checkpoint: best`` keeps. Raises RequestError when the data or the weights cannot serve the configuration.
@@ -69,6 +72,8 @@ class Trainer:
         check_splits(config, {name: len(self._images.split(name)) for name in ("train", "val", "test")})
         check_adapter(config, self._backbone)
         self._adapter = ADAPTERS[config.parsed_method.adapter]
+        self.reported: FineTuned | None = None
+        self.line: Line | None = None
         self.model = self._untrained()
         self.penalty = make_penalty(config, self._backbone, self.model, self._images, self._teacher)
         self._fit = self._build_fit()
@@ -77,6 +82,16 @@ class Trainer:
         self._last: tuple[int, Outputs] | None = None
         self._train_seconds = self._evaluation_seconds = 0.0
         self._seconds = time.perf_counter() - started
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the logits."""
+        return self._images.classes
+
+    @property
+    def backbone(self) -> Backbone:
+        """The pretrained network."""
+        return self._backbone
 
     @property
     def n_epochs(self) -> int:
@@ -134,7 +149,7 @@ class Trainer:
             chosen, weights = self._best
             self.model.load_state_dict(cast(Mapping[str, Tensor], weights))
         trained = self.config.wise_alpha == 1.0
-        model = self.model if trained else self._line().at(self.config.wise_alpha)
+        model = self.reported = self.model if trained else self._line().at(self.config.wise_alpha)
         # the last epoch's val pass serves again, unless an earlier epoch was chosen or the trial was resumed after it
         known = self._last is not None and self._last[0] == chosen and trained
         outputs: dict[Split, Outputs] = {
@@ -213,7 +228,7 @@ class Trainer:
         found: list[DerivedResult] = []
         missing: list[list[object]] = []
         before = time.perf_counter()
-        line = self._line()
+        self.line = line = self._line()
         for alpha in WISE_ALPHAS:
             try:
                 point = self._point(line.at(alpha), alpha, trained)

@@ -40,17 +40,18 @@ def interpolated(start: Mapping[str, Tensor], end: Mapping[str, Tensor], alpha: 
 class Line:
     """The networks between ``start`` (pretrained, with its linear probe) and ``end`` (finetuned).
 
-    Both are of one method and configuration, so that they have the same parameters; neither is changed.
+    Both are of one method and configuration, so that they have the same parameters; neither is changed. ``start`` is
+    the first one's state, merged.
     """
 
     @torch.no_grad()
     def __init__(self, start: FineTuned, end: FineTuned) -> None:
         whole = end.merged()
-        self._start, self._end = start.merged().state_dict(), whole.state_dict()
+        self.start, self._end = start.merged().state_dict(), whole.state_dict()
         self._model = copy.deepcopy(whole)
 
     @torch.no_grad()
     def at(self, alpha: float) -> FineTuned:
         """The network at ``alpha`` (0 … 1): one and the same object every time, with other weights."""
-        self._model.load_state_dict(interpolated(self._start, self._end, alpha))
+        self._model.load_state_dict(interpolated(self.start, self._end, alpha))
         return self._model

@@ -37,9 +37,9 @@ _DESCRIPTION = """\
 Search for the best trade-offs between accuracy and similarity to the pretrained model, on the machines at hand.
 
 The space file says what to try, on which data, and when to stop; search_spaces/README.md documents it. Everything is
-written to runs/NAME/ (settings, journal, checkpoints, predictions, report) and to MLflow (./mlflow.db unless
---tracking-uri says otherwise). A sweep that was interrupted, by Ctrl-C or by losing power, goes on with --resume NAME:
-finished trials are kept, running ones continue after their last epoch.
+written to runs/NAME/ (settings, journal, checkpoints, predictions, models of the front, report) and to MLflow
+(./mlflow.db unless --tracking-uri says otherwise). A sweep that was interrupted, by Ctrl-C or by losing power, goes on
+with --resume NAME: finished trials are kept, running ones continue after their last epoch.
 """
 _EPILOG = """\
 examples:

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from repsim.records import WISE_ALPHAS, EpochResult, Status, TrialResult
+from repsim.records import WISE_ALPHAS, EpochResult, Stage, Status, TrialResult
 from sweeps.disk import Disk
 from sweeps.journal import Journal
 from sweeps.run_folder import RunFolder
@@ -61,6 +61,7 @@ class Sweep:
         self._search, self._journal, self._folder, self._listener = search, journal, folder, listener
         self._disk, self._watchdog = disk, Watchdog(space.resources.epoch_timeout)
         self._threads, self._cache_dir = threads, cache_dir
+        self._keep_models = space.resources.models == "front"
         self._objective = space.objectives[0]
         records = journal.history.records.values()
         for record in records:
@@ -116,6 +117,7 @@ class Sweep:
             launched_from=str(Path.cwd()),
             cache_dir=None if self._cache_dir is None else str(self._cache_dir),
             threads=self._threads,
+            keep_model=self._keep_models and trial.stage is Stage.SEARCH,
         )
 
     def reported(self, assignment: Assignment, report: Report) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from enum import IntEnum
 from typing import NamedTuple
 
 from repsim.errors import one_line
@@ -15,14 +16,22 @@ PAUSES = (0.2, 10.0)
 Job = Callable[[], None]
 
 
+class Rank(IntEnum):
+    """When it is a job's turn: among the others, when none of those waits, or after everything else."""
+
+    SOON = 0
+    LAST = 1
+    AFTER = 2
+
+
 class _Task(NamedTuple):
     key: str
     job: Job
-    last: bool
+    rank: Rank
 
 
 class PatientThread:
-    """Carries out keyed jobs in order; a newer job replaces a waiting one of the same key.
+    """Carries out keyed jobs by rank and in order; a newer job replaces a waiting one of the same key.
 
     A job that raises one of the errors given to :meth:`start` is tried again, after the others, with growing pauses;
     unless ``refused`` says that this is pointless: then it is dropped. ``report`` hears of each outage and each
@@ -32,8 +41,7 @@ class PatientThread:
     def __init__(self, service: str, *, refused: Callable[[Exception], bool], report: Callable[[str], None]) -> None:
         self._service, self._refused, self._report = service, refused, report
         self._condition = threading.Condition()
-        self._jobs: dict[str, Job] = {}
-        self._last: _Task | None = None
+        self._jobs: dict[Rank, dict[str, Job]] = {rank: {} for rank in Rank}
         self._busy = False
         self._deadline: float | None = None
         self._thread: threading.Thread | None = None
@@ -45,13 +53,10 @@ class PatientThread:
         self._thread = threading.Thread(target=self._work, name=f"{self._service} writer", daemon=True)
         self._thread.start()
 
-    def put(self, key: str, job: Job, *, last: bool = False) -> None:
-        """Add a job, in constant time; the ``last`` one waits until nothing else does."""
+    def put(self, key: str, job: Job, *, rank: Rank = Rank.SOON) -> None:
+        """Add a job, in constant time."""
         with self._condition:
-            if last:
-                self._last = _Task(key, job, True)
-            else:
-                self._jobs[key] = job
+            self._jobs[rank][key] = job
             self._condition.notify_all()
 
     def flush(self, timeout: float) -> bool:
@@ -72,7 +77,7 @@ class PatientThread:
             return self._left()
 
     def _left(self) -> int:
-        return len(self._jobs) + (self._last is not None) + self._busy
+        return sum(map(len, self._jobs.values())) + self._busy
 
     def _take(self) -> _Task | None:
         """The next job; None once the thread is closed and all is done, or time is up."""
@@ -82,18 +87,14 @@ class PatientThread:
             if late or self._left() == 0:
                 return None
             self._busy = True
-            if self._jobs:
-                key = next(iter(self._jobs))
-                return _Task(key, self._jobs.pop(key), False)
-            taken, self._last = self._last, None
-            return taken
+            rank = next(rank for rank, jobs in self._jobs.items() if jobs)
+            key = next(iter(self._jobs[rank]))
+            return _Task(key, self._jobs[rank].pop(key), rank)
 
     def _settle(self, task: _Task, *, again: bool) -> None:
         with self._condition:
-            if again and task.last:
-                self._last = self._last or task
-            elif again:
-                self._jobs.setdefault(task.key, task.job)
+            if again:
+                self._jobs[task.rank].setdefault(task.key, task.job)
             self._busy = False
             self._condition.notify_all()
 

@@ -19,7 +19,7 @@ __all__ = ["RESUME_COMMAND", "RunFolder", "check_name", "write_atomically"]
 RESUME_COMMAND = "python sweeps/launch.py --resume {name}"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,127}")
 _FRAME = re.compile(r'^  File "([^"]+)", line (\d+)')
-_FOLDERS = ("checkpoints", "predictions", "report")
+_FOLDERS = ("checkpoints", "models", "predictions", "report")
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,11 @@ class RunFolder:
     def checkpoints(self) -> Path:
         """One folder per trial: ``checkpoints/t0007/``."""
         return self.root / "checkpoints"
+
+    @property
+    def models(self) -> Path:
+        """One folder per trial whose model is kept: ``models/t0007/``. Not there in sweeps from before models were."""
+        return self.root / "models"
 
     @property
     def predictions(self) -> Path:

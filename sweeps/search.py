@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 import optuna
 
 from repsim.records import Stage, Status
-from sweeps.confirmation import Plan
+from sweeps.confirmation import End, Plan
 from sweeps.judgement import Judgement, Outcome
 from sweeps.space import Space
 from sweeps.study import Evidence, Study
@@ -176,6 +176,22 @@ class Search:
         """Ids of the search trials whose configurations may be on the confirmed front; empty until it is known."""
         chosen = set(self._studies[data].plan.candidates)
         return [trial.trial_id for trial in self._studies[data].trials if trial.config.config_id in chosen]
+
+    def contenders(self, data: str) -> list[str] | None:
+        """Ids of the trials and derived points that are, or may yet be, on the front that is shown in the end.
+
+        None: any may. Fresh seeds may bring back what the search sees beaten, and as long as they have not told how far
+        luck reaches, nobody can be ruled out. Without them, a point that is beaten once stays so.
+        """
+        leading, study = self.front(data), self._studies[data]
+        if self._space.confirm_seeds == 0 or self._space.is_single_run:
+            return leading
+        if not study.over:
+            return leading if self._closed else None
+        plan = study.plan
+        if plan.end is End.NOT_YET and not plan.candidates:
+            return None
+        return [*leading, *self.candidates(data)]
 
     def confirmed_front(self, data: str) -> list[str] | None:
         """Ids of the search trials whose means over fresh seeds no other candidate's dominate; None before any."""

@@ -26,6 +26,7 @@ from sweeps.space_settings import (
     MAX_CONFIRM,
     MAX_SEED,
     MAX_TRIALS,
+    MODELS,
     SAMPLERS,
     STOPPING,
 )
@@ -154,6 +155,11 @@ def _sections() -> Schema:
                     "anyOf": [{"const": "auto"}, {"type": "number", "exclusiveMinimum": 0}],
                     "default": "auto",
                     "description": "Seconds without an epoch after which a trial counts as hung and is tried again.",
+                },
+                "models": {
+                    "enum": list(MODELS),
+                    "default": "front",
+                    "description": "Whose models are kept: those of the front's members, or nobody's.",
                 },
             }
         ),

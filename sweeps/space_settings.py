@@ -14,11 +14,12 @@ SECTIONS: Mapping[str, tuple[str, ...]] = {
     "budget": ("trials", "epochs", "hours", "train_epochs", "stagnation"),
     "search": ("sampler", "stopping", "balance", "parallel", "seed"),
     "confirm": ("seeds", "runs"),
-    "resources": ("workers", "cpus_per_worker", "gpus_per_worker", "epoch_timeout"),
+    "resources": ("workers", "cpus_per_worker", "gpus_per_worker", "epoch_timeout", "models"),
 }
 SAMPLERS = ("auto", "tpe", "nsga2", "nsga3", "gp", "qmc", "random", "grid")
 STOPPING = ("none", "pareto")
 BALANCE = ("none", "method", "backbone")
+MODELS = ("front", "none")
 LATER = "is not available in this version"
 DEFAULT_TRIALS = 24
 DEFAULT_EPOCHS = TrialConfig().optim.epochs
@@ -185,4 +186,5 @@ def read_resources(notes: Notes, document: Mapping[str, object]) -> Resources:
         if gpus == "auto"
         else number(notes, "resources.gpus_per_worker", gpus, above=0, inclusive=True),
         epoch_timeout=None if timeout == "auto" else number(notes, "resources.epoch_timeout", timeout, above=0),
+        models=word(notes, "resources.models", given.get("models", "front"), MODELS),
     )

@@ -147,13 +147,15 @@ class SearchSettings:
 class Resources:
     """What one trial gets; None is ``auto``.
 
-    After ``epoch_timeout`` seconds without an epoch it counts as hung.
+    After ``epoch_timeout`` seconds without an epoch it counts as hung. ``models`` says whose are kept on disk: those of
+    the ``front``, or ``none``.
     """
 
     workers: int = 1
     cpus_per_worker: int | None = None
     gpus_per_worker: float | None = None
     epoch_timeout: float | None = None
+    models: str = "front"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -281,6 +283,7 @@ class Space:
                 "cpus_per_worker": _auto(resources.cpus_per_worker),
                 "gpus_per_worker": _auto(resources.gpus_per_worker),
                 "epoch_timeout": _auto(resources.epoch_timeout),
+                "models": resources.models,
             },
             **({"initial": [_plain_point(point) for point in self.initial]} if self.initial else {}),
             "fixed": {key: _plain(value) for key, value in self.fixed.items()},

@@ -18,13 +18,15 @@ from typing import TYPE_CHECKING
 
 from repsim.errors import Mistake, RequestError, one_line
 from repsim.records import KIND_SWEEP, KIND_TRIAL, Status, Tag
-from sweeps.patient import PAUSES, PatientThread, short
+from sweeps.patient import PAUSES, PatientThread, Rank, short
 from sweeps.space import Space
+from sweeps.tracking_calls import last_steps, log_values, permanent
 from sweeps.tracking_rows import (
     Point,
     clean,
     code_tags,
     describe,
+    description,
     metric_name,
     milliseconds,
     params,
@@ -42,19 +44,16 @@ from sweeps.trial import Trial, TrialRecord
 
 if TYPE_CHECKING:
     from mlflow.entities import Experiment, Run
+    from mlflow.tracking import MlflowClient
 
+Send = Callable[["MlflowClient", str, Mapping[str, str]], Mapping[str, str]]
+"""Uploads the artifacts of a run, given its id and tags; returns the tags to set."""
 __all__ = ["SweepWriter", "describe", "prepare_store", "resolve_tracking_uri", "space_hash"]
 
 PARENT = "mlflow.parentRunId"
 _NOTE = "mlflow.note.content"
 _TRAINING_VIEW = {"mlflow.experimentKind": "custom_model_development"}  # else the UI opens as if for chat bots
-_TEXT_LIMIT = 5000  # characters of a tag or parameter every supported server takes
-_METRICS_PER_CALL = 800  # with 100 parameters and 100 tags still below the limit of 1000 entities
-_NAMES_PER_CALL = 100
 _START_SECONDS = 30.0
-_PERMANENT = frozenset(
-    {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS"}
-)
 _RUN_STATUS = {
     Status.PROPOSED: "SCHEDULED",
     Status.RUNNING: "RUNNING",
@@ -110,7 +109,7 @@ class SweepWriter:
         self._uri, self._space, self._sweep = uri, space, sweep
         self._provenance, self._command = provenance, command
         self._artifact_root, self._resume, self._on_error = artifact_root, resume, on_error
-        self._thread = PatientThread("MLflow", refused=_permanent, report=self._report)
+        self._thread = PatientThread("MLflow", refused=permanent, report=self._report)
         self._errors: list[str] = []
         self._children: dict[str, _Child] = {}
         self._doubtful: set[str] = set()
@@ -152,7 +151,7 @@ class SweepWriter:
                 action()
                 return
             except (MlflowException, OSError) as error:
-                if _permanent(error) or time.monotonic() > ends:
+                if permanent(error) or time.monotonic() > ends:
                     raise RequestError(
                         Mistake(where=redacted(self._uri), key="", problem=f"MLflow refuses: {short(error)}")
                     ) from None
@@ -191,6 +190,13 @@ class SweepWriter:
         self._front = frozenset(trial_ids)
         self._thread.put("front", self._write_front)
 
+    def attach(self, trial_id: str, send: Send) -> None:
+        """Queue artifacts of a trial's run, behind everything else; ``send`` returns the tags that say they are there.
+
+        A trial without a run has none.
+        """
+        self._thread.put(f"artifacts of {trial_id}", partial(self._attach, trial_id, send), rank=Rank.AFTER)
+
     def log_report(self, folder: Path) -> None:
         """Queue the upload of a finished report as the parent's artifact ``report/``."""
         if not folder.is_dir():
@@ -204,7 +210,7 @@ class SweepWriter:
 
     def end(self, status: str) -> None:
         """Queue the end of the parent run: ``completed``, ``interrupted`` or ``failed``. A report may still follow."""
-        self._thread.put("the end of the sweep", partial(self._finish, status), last=True)
+        self._thread.put("the end of the sweep", partial(self._finish, status), rank=Rank.LAST)
 
     def close(self, status: str, timeout: float = 30.0) -> None:
         """:meth:`end`, write what is queued, stop the thread.
@@ -240,8 +246,11 @@ class SweepWriter:
             fresh = {key: value for key, value in tags.items() if key == Tag.STATUS or key not in parent.data.tags}
             self._log(parent.info.run_id, tags=fresh)
         self._run_id = parent.info.run_id
+        if _NOTE not in parent.data.tags:
+            note = description(self._space, self._sweep, self._experiment_id, self._run_id)
+            self._log(self._run_id, tags={_NOTE: clean(note)})
         self._reference = {**json.loads(parent.data.tags.get(Tag.REFERENCE, "{}")), **self._reference}
-        self._logged = self._last_steps(parent)
+        self._logged = last_steps(self._client, parent)
         self._adopt(self._search(f"tags.kind = '{KIND_TRIAL}' and {self._sweep_filter()}"))
 
     def _experiment(self) -> str:
@@ -366,7 +375,7 @@ class SweepWriter:
         metrics: list[Point] = []
         if not child.settled:
             if child.logged is None:
-                child.logged = self._last_steps(self._client.get_run(child.run_id))
+                child.logged = last_steps(self._client, self._client.get_run(child.run_id))
             logged = child.logged
             metrics = [point for point in points(record) if point.step > logged.get(point.key, -1)]
         fresh = {key: value for key, value in params(record.trial).items() if key not in child.params}
@@ -395,6 +404,13 @@ class SweepWriter:
                 self._log(child.run_id, tags={Tag.ON_FRONT: value})
                 child.tags[Tag.ON_FRONT] = value
 
+    def _attach(self, trial_id: str, send: Send) -> None:
+        child = self._children.get(trial_id)
+        if child is not None:
+            tags = dict(send(self._client, child.run_id, child.tags))
+            self._log(child.run_id, tags=tags)
+            child.tags.update(tags)
+
     def _fixed_tags(self, trial: Trial) -> dict[str, object]:
         return {
             Tag.KIND: KIND_TRIAL,
@@ -412,13 +428,6 @@ class SweepWriter:
 
     # ---- calls
 
-    def _last_steps(self, run: Run) -> dict[str, int]:
-        steps: dict[str, int] = {}
-        for key in run.data.metrics:
-            history = self._client.get_metric_history(run.info.run_id, key)
-            steps[key] = max((metric.step for metric in history), default=-1)
-        return steps
-
     def _log(
         self,
         run_id: str,
@@ -427,21 +436,4 @@ class SweepWriter:
         params: Mapping[str, str] | None = None,
         tags: Mapping[str, str] | None = None,
     ) -> None:
-        """Write in as few calls as the limits allow: parameters, metrics in order, and tags last."""
-        from mlflow.entities import Metric, Param, RunTag
-
-        all_params = [Param(key, value) for key, value in (params or {}).items()]
-        all_metrics = [Metric(point.key, point.value, point.timestamp, point.step) for point in metrics]
-        all_tags = [RunTag(key, value) for key, value in (tags or {}).items()]
-        while all_params or all_metrics or all_tags:
-            some_params, all_params = all_params[:_NAMES_PER_CALL], all_params[_NAMES_PER_CALL:]
-            some_metrics, all_metrics = all_metrics[:_METRICS_PER_CALL], all_metrics[_METRICS_PER_CALL:]
-            last = not all_params and not all_metrics
-            some_tags = all_tags[:_NAMES_PER_CALL] if last else []
-            all_tags = all_tags[len(some_tags) :]
-            self._client.log_batch(run_id, metrics=some_metrics, params=some_params, tags=some_tags)
-
-
-def _permanent(error: Exception) -> bool:
-    """Whether trying again is pointless (the run was deleted, the value is refused)."""
-    return getattr(error, "error_code", None) in _PERMANENT
+        log_values(self._client, run_id, metrics=metrics, params=params, tags=tags)

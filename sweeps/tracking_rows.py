@@ -47,7 +47,6 @@ def sweep_tags(space: Space, sweep: str, provenance: Mapping[str, object], comma
             "machine": {key: provenance.get(key) for key in ("platform", "cpu_count", "host")},
             "mlflow.source.name": "sweeps/launch.py",
             "mlflow.source.type": "LOCAL",
-            "mlflow.note.content": _description(space, sweep),
         }
     )
 
@@ -57,16 +56,25 @@ def code_tags(provenance: Mapping[str, object]) -> dict[str, object]:
     return {Tag.GIT_COMMIT: provenance.get("git_commit"), Tag.GIT_DIRTY: provenance.get("git_dirty")}
 
 
-def _description(space: Space, sweep: str) -> str:
+def description(space: Space, sweep: str, experiment_id: str, run_id: str) -> str:
+    """What the sweep's run says of itself, in Markdown: the question, where the report is, how to read what is there.
+
+    The link is relative, so that it holds on whatever address the UI is served.
+    """
     axes = ", ".join(f"{item.metric} ({item.direction})" for item in space.objectives)
+    report = f"#/experiments/{experiment_id}/runs/{run_id}/artifacts/report/index.html"
+    name = shlex.quote(sweep)
     lines = [
-        space.question,
+        f"**{' '.join(space.question.split())}**" if space.question.strip() else "",
+        f"[The report]({report}) (artifact `report/index.html`) answers it once the sweep has ended; at any time "
+        f"`python reports/build.py --sweep {name}` does, in `runs/{sweep}/report/`.",
         f"Objectives: {axes}. Data: {', '.join(space.data)}. "
         f"Budget: {space.budget.trials} trials of {space.budget.epochs} epochs per data set.",
-        "One child run per trial, and under it one per derived point. Finals stand under their own name, the course "
-        "over the epochs under `curve/`; `on_front = true` marks the members of the front.",
-        "Report: `report/index.html` under Artifacts when the sweep has ended, or at any time "
-        f"`python reports/build.py --sweep {shlex.quote(sweep)}`.",
+        "Below it: one run per trial; under a trial, the fresh seeds that confirm it and the points derived from it. "
+        "Final values stand under their own name (sort by `val_accuracy`, `val_cka`), the course over the epochs under "
+        "`curve/`. To see the front alone, filter by `tags.on_front = 'true'`.",
+        "Members of the front keep their model, predictions and confusion matrices as artifacts. "
+        f"`python sweeps/promote.py --sweep {name} --pick knee --as NAME` registers one of them.",
     ]
     return "\n\n".join(line for line in lines if line)
 

@@ -4,7 +4,7 @@ A step is an epoch. ``reset_config`` starts the next trial in the same process, 
 teacher's features stay loaded. Nothing is imported here that Ray does not need to find the class.
 
 What a process may write is fenced: each start of a trial has an attempt number, and a process whose attempt is not the
-current one (the orphan of a dead driver, a worker believed dead) writes neither checkpoints nor predictions. A process
+current one (the orphan of a dead driver, a worker believed dead) writes no checkpoint, predictions or model. A process
 whose engine is gone ends by itself; one that crashes leaves a note that says where.
 """
 
@@ -51,7 +51,8 @@ class Assignment:
     """What a slot is told to run.
 
     ``config`` is the flat configuration, ``objective`` the first val objective, ``known_epochs`` how many epochs the
-    journal holds already, ``launched_from`` the folder that relative paths in the configuration start from.
+    journal holds already, ``launched_from`` the folder that relative paths in the configuration start from. With
+    ``keep_model`` the model is left in the run folder as well.
     """
 
     trial_id: str
@@ -63,6 +64,7 @@ class Assignment:
     launched_from: str
     cache_dir: str | None
     threads: int
+    keep_model: bool = False
 
     def to_config(self) -> dict[str, object]:
         """As Ray's trial configuration: one string, so that Ray neither flattens nor logs it key by key."""
@@ -191,6 +193,8 @@ class TrialProcess(Trainable):  # type: ignore[misc]
         found = trainer.finish()
         _check_finite(found.values)
         self._write_predictions(found)
+        if self._assignment.keep_model:
+            self._write_model(trainer)
         result = found.to_dict()
         timing = {"slot": os.getpid(), "began": self._began, "finished": time.time()}
         return Report(epochs=epochs, result=result | {"facts": found.facts | timing})
@@ -220,8 +224,10 @@ class TrialProcess(Trainable):  # type: ignore[misc]
     def _checkpoint_path(self) -> Path:
         return self._folder.checkpoint(self._assignment.trial_id)
 
-    def _is_current(self) -> bool:
-        return self._folder.current_attempt(self._assignment.trial_id) == self._assignment.attempt
+    def _check_current(self) -> None:
+        """RuntimeError when this process may not write any more."""
+        if self._folder.current_attempt(self._assignment.trial_id) != self._assignment.attempt:
+            raise RuntimeError("another attempt has taken over this trial")
 
     def _write_checkpoint(self, trainer: Trainer) -> None:
         import io
@@ -232,8 +238,7 @@ class TrialProcess(Trainable):  # type: ignore[misc]
 
         buffer = io.BytesIO()
         torch.save(trainer.state_dict(), buffer)
-        if not self._is_current():
-            raise RuntimeError("another attempt has taken over this trial")
+        self._check_current()
         write_atomically(self._checkpoint_path(), buffer.getvalue())
 
     def _write_predictions(self, result: TrialResult) -> None:
@@ -245,8 +250,7 @@ class TrialProcess(Trainable):  # type: ignore[misc]
         from sweeps.derived import derived_id
         from sweeps.run_folder import write_atomically
 
-        if not self._is_current():
-            raise RuntimeError("another attempt has taken over this trial")
+        self._check_current()
         own = self._assignment.trial_id
         models = {own: result.predictions, **{derived_id(own, p.alpha): p.predictions for p in result.derived}}
         for name, predictions in models.items():
@@ -254,6 +258,17 @@ class TrialProcess(Trainable):  # type: ignore[misc]
                 buffer = io.BytesIO()
                 pq.write_table(pa.table(dict(columns)), buffer)
                 write_atomically(self._folder.predictions / f"{name}_{split}.parquet", buffer.getvalue())
+
+    def _write_model(self, trainer: Trainer) -> None:
+        from repsim.export import model_files
+        from sweeps.run_folder import write_atomically
+
+        folder = self._folder.models / self._assignment.trial_id
+        files = model_files(trainer)
+        self._check_current()
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():  # the one that names the others' checksums comes last
+            write_atomically(folder / name, content)
 
 
 def resident_mib() -> float | None:

@@ -8,6 +8,7 @@ gives its first frame; the EXIF orientation is applied.
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 from pathlib import Path
@@ -48,18 +49,18 @@ class UnreadableImageError(Exception):
     """The file is no image, is damaged, or is too large; the message says which."""
 
 
-def decode(item: ImageItem, size: int, resize: Resize) -> Pixels:
-    """``item`` as uint8 RGB (size, size, 3).
+def decode(item: ImageItem | bytes, size: int, resize: Resize) -> Pixels:
+    """``item`` as uint8 RGB (size, size, 3); bytes are the content of a file.
 
     ``resize``: ``pad`` keeps the proportions between black borders, ``squash`` does not keep them, ``crop`` takes the
     centre square. Raises :class:`UnreadableImageError`.
     """
-    if not isinstance(item, Path):
+    if isinstance(item, np.ndarray):
         return np.asarray(fit(Image.fromarray(item), size, resize).convert("RGB"))
     try:
-        if not item.is_file():
+        if isinstance(item, Path) and not item.is_file():
             raise UnreadableImageError("is not a file that can be read")
-        with Image.open(item) as image:
+        with Image.open(item if isinstance(item, Path) else io.BytesIO(item)) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise UnreadableImageError(f"has {image.width} x {image.height} pixels, more than {MAX_PIXELS}")
             image.draft(image.mode, _draft_size(image.size, size, resize))

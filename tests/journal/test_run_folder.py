@@ -16,8 +16,14 @@ def test_a_folder_is_made_with_its_files(tmp_path: Path) -> None:
     assert folder.root == tmp_path / "runs" / "pareto-1"
     assert folder.name == "pareto-1"
     assert folder.space.read_bytes() == b"name: pareto\n"
-    assert {path.name for path in folder.root.iterdir()} == {"space.yaml", "checkpoints", "predictions", "report"}
-    for path in (folder.checkpoints, folder.predictions, folder.report):
+    assert {path.name for path in folder.root.iterdir()} == {
+        "space.yaml",
+        "checkpoints",
+        "models",
+        "predictions",
+        "report",
+    }
+    for path in (folder.checkpoints, folder.models, folder.predictions, folder.report):
         assert path.is_dir()
     assert folder.journal.parent == folder.root
     assert folder.resume_command == "python sweeps/launch.py --resume pareto-1"

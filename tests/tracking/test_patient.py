@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from sweeps.patient import PatientThread, short
+from sweeps.patient import PatientThread, Rank, short
 
 
 class AwayError(Exception):
@@ -29,13 +29,14 @@ def _thread(heard: list[str]) -> PatientThread:
 def test_jobs_run_in_order_newer_ones_replace_waiting_ones_and_the_last_is_last(heard: list[str]) -> None:
     done: list[str] = []
     thread = _thread(heard)
-    thread.put("end", lambda: done.append("end"), last=True)
+    thread.put("more", lambda: done.append("more"), rank=Rank.AFTER)
+    thread.put("end", lambda: done.append("end"), rank=Rank.LAST)
     for name in ("a", "b", "a"):
         thread.put(name, lambda name=name: done.append(f"{name}{len(done)}"))  # type: ignore[misc]
     assert not thread.flush(0.01)
     thread.start((AwayError,))
     assert thread.close(5) == 0
-    assert done == ["a0", "b1", "end"]
+    assert done == ["a0", "b1", "end", "more"]
     assert thread.close(5) == 0
     assert heard == []
 
@@ -53,7 +54,7 @@ def test_a_failed_job_is_tried_again_after_the_others_and_an_outage_is_reported_
     thread = _thread(heard)
     for name in ("a", "b"):
         thread.put(name, lambda name=name: job(name))  # type: ignore[misc]
-    thread.put("end", lambda: job("end"), last=True)
+    thread.put("end", lambda: job("end"), rank=Rank.LAST)
     thread.start((AwayError,))
     assert thread.flush(5)
     assert done == ["b", "a", "end"]
