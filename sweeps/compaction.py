@@ -2,8 +2,8 @@
 
 A store answers run by run and curve by curve; ten thousand trials take it minutes. ``compact/trials.parquet`` holds
 what the runs of ended trials hold (a row each; tags, parameters and last metric values as JSON),
-``compact/curves.parquet`` every epoch's values. They are written from the sweep's own records, never read back, and are a
-convenience: without them, or where they are out of date, readers ask the store.
+``compact/curves.parquet`` every epoch's values. They are written from the sweep's own records, never read back, and are
+a convenience: without them, or where they are out of date, readers ask the store.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from repsim.records import COMPACT_CURVES, COMPACT_FORMAT, COMPACT_TRIALS, CURVE_PREFIX
+from sweeps.patient import short
 from sweeps.tracking_rows import Point, milliseconds, params, points
 from sweeps.trial import TrialRecord
 
@@ -39,38 +40,49 @@ class _Ended:
 class Compaction:
     """Collects ended trials; the records are the journal's own, so that nothing is held twice."""
 
-    def __init__(self) -> None:
+    def __init__(self, report: Callable[[str], None]) -> None:
+        """``report`` hears once that the tables cannot be written."""
+        self._report: Callable[[str], None] | None = report
         self._ended: dict[str, _Ended] = {}
         self._written, self._last = 0, time.monotonic()
 
-    def note(self, run_id: str, run_status: str, tags: Mapping[str, str], record: TrialRecord) -> None:
-        """A trial has ended and its run has been written; ``tags`` are the run's, and may change later."""
-        self._ended[record.trial.trial_id] = _Ended(run_id=run_id, run_status=run_status, tags=tags, record=record)
+    def note(self, run_id: str, run_status: str, tags: Mapping[str, str], record: TrialRecord) -> bool:
+        """A trial has ended and its run has been written; ``tags`` are the run's, and may change later.
 
-    @property
-    def due(self) -> bool:
-        """Whether it is time to write amid the sweep: so rarely that all costs a few times what the last does."""
-        grown = len(self._ended) >= max(GROWTH * self._written, self._written + 1)
+        Whether it is time to write amid the sweep: so rarely that all of it costs a few times what the last one does.
+        """
+        self._ended[record.trial.trial_id] = _Ended(run_id=run_id, run_status=run_status, tags=tags, record=record)
+        grown = len(self._ended) > GROWTH * self._written
         return grown and time.monotonic() - self._last >= PAUSE_SECONDS
 
     def write(self, client: MlflowClient, parent: str) -> None:
         """Attach both tables to the sweep's run, the trials last: they name the number of curve values there must be.
 
-        Raises what the artifact store raises.
+        An artifact store that refuses costs a message, once, and nothing else.
         """
-        import pyarrow.parquet as pq
+        from mlflow.exceptions import MlflowException
 
-        ended = sorted(self._ended.values(), key=lambda one: one.record.trial.number)
+        ended = sorted(self._ended.values(), key=lambda one: one.record.trial.trial_id)
         self._written, self._last = len(ended), time.monotonic()
-        curves = _curves(ended)
-        trials = _trials(ended).replace_schema_metadata(
-            {"format": str(COMPACT_FORMAT), "parent": parent, "curves": str(curves.num_rows)}
-        )
-        with tempfile.TemporaryDirectory(prefix="compact-") as temporary:
-            for table, name in ((curves, COMPACT_CURVES), (trials, COMPACT_TRIALS)):
-                path = Path(temporary) / Path(name).name
-                pq.write_table(table, path, compression="zstd")
-                client.log_artifact(parent, str(path), str(Path(name).parent))
+        try:
+            _attach(client, parent, ended)
+        except (MlflowException, OSError) as error:
+            if self._report is not None:
+                self._report(f"MLflow: the compact tables were not written ({short(error)}); the report does without")
+            self._report = None
+
+
+def _attach(client: MlflowClient, parent: str, ended: list[_Ended]) -> None:
+    import pyarrow.parquet as pq
+
+    curves = _curves(ended)
+    told = {"format": str(COMPACT_FORMAT), "parent": parent, "curves": str(curves.num_rows)}
+    trials = _trials(ended).replace_schema_metadata(told)
+    with tempfile.TemporaryDirectory(prefix="compact-") as temporary:
+        for table, name in ((curves, COMPACT_CURVES), (trials, COMPACT_TRIALS)):
+            path = Path(temporary) / Path(name).name
+            pq.write_table(table, path, compression="zstd")
+            client.log_artifact(parent, str(path), str(Path(name).parent))
 
 
 def _trials(ended: list[_Ended]) -> pa.Table:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from repsim.errors import Mistake, RequestError, one_line
 from repsim.records import KIND_SWEEP, KIND_TRIAL, Status, Tag
+from sweeps.compaction import Compaction
 from sweeps.patient import PAUSES, PatientThread, Rank, short
 from sweeps.space import Space
 from sweeps.tracking_calls import last_steps, log_values, permanent
@@ -116,6 +117,7 @@ class SweepWriter:
         self._reference: dict[str, dict[str, dict[str, float]]] = {}
         self._front: frozenset[str] | None = None
         self._logged: dict[str, int] = {}
+        self._compaction = Compaction(self._report)
         self._experiment_id = self._run_id = ""
 
     @property
@@ -210,6 +212,7 @@ class SweepWriter:
 
     def end(self, status: str) -> None:
         """Queue the end of the parent run: ``completed``, ``interrupted`` or ``failed``. A report may still follow."""
+        self._put_compaction()
         self._thread.put("the end of the sweep", partial(self._finish, status), rank=Rank.LAST)
 
     def close(self, status: str, timeout: float = 30.0) -> None:
@@ -395,6 +398,11 @@ class SweepWriter:
             else:
                 self._client.update_run(child.run_id, status=run_status)
             child.run_status = run_status
+        if record.status.terminal and self._compaction.note(child.run_id, run_status, child.tags, record):
+            self._put_compaction()
+
+    def _put_compaction(self) -> None:
+        self._thread.put("compact tables", lambda: self._compaction.write(self._client, self._run_id), rank=Rank.LAST)
 
     def _write_front(self) -> None:
         front = self._front or frozenset()
