@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 
 from reports.chapters.importance import MIN_TRIALS, Importance, category_cells, importance, number_cells
 from reports.chapters.parameters import Parameter
@@ -98,6 +99,7 @@ def draw_influence(picture: InfluencePicture, theme: Theme) -> Figure:
             axes.plot([told.chance] * 2, [place - 0.4, place + 0.4], color=theme.muted, linewidth=1.6)
         axes.set_title(shorten(METRICS[metric].label, 28))
         axes.set_xlabel("share settled by it alone")
+        axes.xaxis.set_major_locator(MaxNLocator(5, prune="upper"))
         axes.set_yticks(range(rows), [shorten(bar.name, 26) for bar in picture.bars])
         axes.tick_params(axis="y", length=0, labelcolor=theme.ink)
         axes.grid(visible=False, axis="y")

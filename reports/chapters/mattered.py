@@ -99,11 +99,10 @@ def importance_words(study: Study, found: Sequence[Influence]) -> list[str]:
         most = max((t for _, t in told), key=lambda t: t.n)
         real = sorted(((name, t) for name, t in told if t.told), key=lambda item: -item[1].share)
         shares = ", ".join(f"{name} {t.share:.2f} ± {t.error:.2f}" for name, t in real)
-        few = f"{len(told)} settings" if len(told) > 1 else f"{told[0][0]}"
+        others = "; the other settings no more than chance would" if len(real) < len(told) else ""
         said.append(
-            f"Being in the best quarter by {label} ({most.best} of {most.n} trials) is settled by {shares}."
-            if real
-            else f"What puts a trial into the best quarter by {label} is not told apart from chance for {few}."
+            f"Of what puts a trial into the best quarter by {label} ({most.best} of {most.n} trials), "
+            + (f"alone settles: {shares}{others}." if real else "no setting alone settles more than chance would.")
         )
     return said + _unknown(study, found)
 
@@ -136,7 +135,7 @@ def importance_caption(picture: InfluencePicture) -> str:
 
 def slices_caption(picture: SlicesPicture) -> str:
     """What is drawn and what is not."""
-    some = f" In each panel {DRAWN} of them are drawn." if picture.n > DRAWN else ""
+    some = f" A panel draws {DRAWN} of them, evenly chosen." if picture.n > DRAWN else ""
     left = f" Not shown: {', '.join(picture.left_out)}." if picture.left_out else ""
     return f"{picture.n} searched trials, n = 1 each; a trial is in the panels of the settings that it has.{some}{left}"
 
@@ -161,6 +160,6 @@ def strength_caption(picture: StrengthPicture) -> str:
         said.append(f"Methods that were asked for a similarity instead of λ stand against it ({KNOBS[TARGET_KEY]}).")
     if picture.left_out:
         said.append(f"Trials at λ = 0 have no place on the axis: {picture.left_out}.")
-    if any(len(series.points) > DRAWN for row in picture.panels for panel in row for series in panel):
-        said.append(f"Of each method and backbone {DRAWN} trials are drawn; the curves are through all.")
+    if picture.thinned:
+        said.append(f"A panel draws {DRAWN} trials, evenly chosen; the curves are through all.")
     return " ".join(said)

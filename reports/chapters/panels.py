@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from reports.drawing import new_figure
 from reports.figures import shorten
 
 PER_LINE = 4
-DRAWN = 300
-"""Points drawn in one panel at the most, evenly chosen from all."""
+DRAWN = 200
+"""Trials drawn in one panel at the most, evenly chosen from all."""
 _GOLDEN = 0.6180339887
 
 
@@ -50,14 +50,15 @@ def log_axis(axes: Any, values: Sequence[float]) -> None:
 
 
 def linear_axis(axes: Any, values: Sequence[float]) -> None:
-    """An x axis with few ticks and room at both ends."""
+    """An x axis with room at both ends and few ticks: the values themselves, where there are no more."""
     axes.set_xlim(*room(values))
-    axes.xaxis.set_major_locator(MaxNLocator(4))
+    few = sorted(set(values))
+    axes.xaxis.set_major_locator(MaxNLocator(4) if len(few) > 4 else FixedLocator(few))
 
 
 def name_axis(axes: Any, names: Sequence[str]) -> None:
     """An x axis of categories, tilted where their names are long."""
-    shown = [shorten(name, 14) for name in names]
+    shown = [shorten(name, 14 if len(names) > 3 else 22) for name in names]
     tilted = sum(map(len, shown)) > 16
     axes.set_xlim(-0.6, len(names) - 0.4)
     axes.set_xticks(

@@ -21,11 +21,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-MIN_POINTS = 10
+MIN_POINTS = 12
 """Points from which a curve is drawn: a local line through half of fewer goes nearly through its points, and their
 spread around it says nothing of how far it can be trusted."""
 MIN_PLACES = 4
-"""Distinct places, so that a curve has something to follow."""
+"""Distinct places, so that a curve has something to follow; so many are within reach everywhere."""
 LEVEL = 0.90
 GRID = 41
 RESAMPLES = 400
@@ -33,7 +33,7 @@ RESAMPLES = 400
 _ROUNDS = 2
 _UNDER = 0.75
 _SHARES = (0.15, 0.2, 0.3, 0.45, 0.7, 1.0)
-_NEAREST = 4
+_NEAREST = 5
 _JUDGED = 200
 _FIRST_SHARE = 0.3
 _TUKEY = 6.0
@@ -74,12 +74,12 @@ def smooth(x: Sequence[float], y: Sequence[float], seed: int = 0) -> Curve | Non
 def _kernel(places: Floats, grid: Floats, share: float) -> Floats:
     """Weights (grid, n) of the points at each place of the grid.
 
-    The nearest four points and three places are always within reach: a list of strengths has many points in each place.
+    The nearest five points and four places are always within reach: a list of strengths has many points in each place.
     """
     distance = np.abs(grid[:, None] - places[None, :])
     count = max(_NEAREST, math.ceil(share * len(places)))
     reach = np.partition(distance, count - 1, axis=1)[:, count - 1]
-    apart = np.partition(np.abs(grid[:, None] - np.unique(places)[None, :]), 2, axis=1)[:, 2]
+    apart = np.partition(np.abs(grid[:, None] - np.unique(places)[None, :]), MIN_PLACES - 1, axis=1)[:, MIN_PLACES - 1]
     reach = np.maximum(reach, apart)[:, None]
     found: Floats = np.exp(-0.5 * (distance / (0.5 * reach)) ** 2)
     return found

@@ -11,7 +11,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from reports.chapters.panels import evenly, leads, linear_axis, log_axis, panel_grid, room
+from reports.chapters.panels import DRAWN, evenly, leads, linear_axis, log_axis, panel_grid, room
 from reports.chapters.parameters import searched
 from reports.chapters.smoothing import Curve, smooth
 from reports.figures import Styles, shorten
@@ -58,6 +58,11 @@ class StrengthPicture:
     def curves(self) -> tuple[Curve, ...]:
         """Every curve there is."""
         return tuple(s.curve for row in self.panels for panel in row for s in panel if s.curve is not None)
+
+    @property
+    def thinned(self) -> bool:
+        """Whether some panel has more trials than it draws."""
+        return any(len(s.points) > DRAWN // len(panel) for row in self.panels for panel in row for s in panel)
 
     @property
     def confirmed(self) -> bool:
@@ -167,7 +172,8 @@ def draw_strength(picture: StrengthPicture, theme: Theme) -> Figure:
             if knob == TARGET_KEY and metric == SIMILARITY:
                 axes.axline((0.5, 0.5), slope=1, color=theme.muted, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1.5)
             for series in panel:
-                _draw_series(axes, series, knob, colour, picture.styles.backbones.index(series.backbone), theme)
+                slot = picture.styles.backbones.index(series.backbone)
+                _draw_series(axes, series, knob, colour, slot, DRAWN // len(panel), theme)
             if row == 0:
                 axes.set_title(shorten(method, 22))
             if row == len(picture.metrics) - 1:
@@ -187,8 +193,8 @@ def _heights(panel: Sequence[Series]) -> list[float]:
     return found + [y for series in panel if series.curve is not None for y in series.curve.y]
 
 
-def _draw_series(axes: Any, series: Series, knob: str, colour: str, slot: int, theme: Theme) -> None:
-    drawn = [series.points[index] for index in evenly(len(series.points))]
+def _draw_series(axes: Any, series: Series, knob: str, colour: str, slot: int, limit: int, theme: Theme) -> None:
+    drawn = [series.points[index] for index in evenly(len(series.points), limit)]
     alpha = 0.75 if series.curve is None else 0.45
     xs, ys = zip(*drawn, strict=True)
     axes.scatter(xs, ys, s=20, marker=marker(slot), color=colour, alpha=alpha, linewidths=0, zorder=3)
@@ -196,9 +202,10 @@ def _draw_series(axes: Any, series: Series, knob: str, colour: str, slot: int, t
         along = [10**x for x in series.curve.x] if knob == STRENGTH else list(series.curve.x)
         axes.fill_between(along, series.curve.low, series.curve.high, color=colour, alpha=0.17, linewidth=0, zorder=2)
         axes.plot(along, series.curve.y, color=colour, linewidth=1.8, linestyle=_LINES[slot % len(_LINES)], zorder=2.5)
-    for x, y, error in series.repeated:
+    if series.repeated:
+        at, means, errors = zip(*series.repeated, strict=True)
         axes.errorbar(
-            [x], [y], yerr=[error], fmt=marker(slot), color=colour, ecolor=theme.ink, markersize=6.5,
+            at, means, yerr=errors, fmt=marker(slot), color=colour, ecolor=theme.ink, markersize=6.5,
             markeredgecolor=theme.ink, elinewidth=1.1, capsize=2.5, zorder=4,
         )  # fmt: skip
 
