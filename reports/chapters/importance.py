@@ -15,9 +15,11 @@ the best is q (1 - q) with q = γ'/γ, so
 is the part of it that the parameter settles alone: 0 for one without a say, 1 for one that settles everything. Unlike
 the v_d divided by their sum, it does not add up to 1 where nothing matters. What only combinations decide is in none.
 
-The Parzen estimates follow Optuna 5's PedAnovaImportanceEvaluator: a number is put on a grid of 50 steps over its range
-(of its logarithm where that is its scale), each step has a truncated normal of Scott's bandwidth, each category a
-smoothed count, and a prior of the weight of one trial is mixed in. Only ranks of the objective are used.
+Numbers are estimated as Optuna 5's PedAnovaImportanceEvaluator does it: on a grid of 50 steps over their range (of
+their logarithm where that is their scale), with a truncated normal of Scott's bandwidth at each, and a prior of the
+weight of one trial. Categories have their frequencies, with the same prior spread evenly over them. Optuna's estimate
+of them keeps a fixed part of evenness however many trials there are, so that a choice that settles everything would
+never have a share near 1, and a list would look less important than a range. Only ranks of the objective are used.
 
 The standard error is the delete-d jackknife's (Shao and Wu: A general theory for jackknife variance estimation, Annals
 of Statistics 17, 1989): sqrt(m / (n - m)) times the spread of the share over random subsets of m = 0.8 n trials. A
@@ -109,16 +111,10 @@ def among_best(losses: Floats, count: int) -> Flags:
 
 
 def density(counts: Floats, *, ordered: bool) -> Floats:
-    """Parzen estimates of the cells' probabilities (rows, size) from counts (rows, size); every row has a trial."""
-    return _ordered_density(counts) if ordered else _category_density(counts)
-
-
-def _category_density(counts: Floats) -> Floats:
-    rows, size = counts.shape
-    total = counts.sum(axis=1, keepdims=True)
-    prior = 1.0 / (np.count_nonzero(counts, axis=1).reshape(rows, 1) + 1)
-    smoothed = (counts + total * prior) / (1.0 + size * prior)
-    found: Floats = (smoothed + 1.0 / size) / (total + 1.0)
+    """Estimates of the cells' probabilities (rows, size) from counts (rows, size); every row has a trial."""
+    if ordered:
+        return _ordered_density(counts)
+    found: Floats = (counts + 1.0 / counts.shape[1]) / (counts.sum(axis=1, keepdims=True) + 1.0)
     return found
 
 

@@ -95,7 +95,7 @@ def _trusted(places: Floats, values: Floats) -> Floats:
     grid = np.linspace(places.min(), places.max(), GRID)
     everyone = np.ones((1, len(places)))
     first = _fits(places, values, everyone, grid, _kernel(places, grid, _FIRST_SHARE))
-    found: Floats = _bisquare(values - _between(places, grid, first), everyone)[0]
+    found: Floats = _bisquare(values, _between(places, grid, first), everyone)[0]
     return found
 
 
@@ -129,7 +129,7 @@ def _fits(places: Floats, values: Floats, drawn: Floats, grid: Floats, kernel: F
     for round_ in range(_ROUNDS + 1):
         curves = _lines(places, values, weights, grid, kernel)
         if round_ < _ROUNDS:
-            weights = drawn * _bisquare(values - _between(places, grid, curves), drawn)
+            weights = drawn * _bisquare(values, _between(places, grid, curves), drawn)
     return curves
 
 
@@ -156,14 +156,15 @@ def _between(places: Floats, grid: Floats, curves: Floats) -> Floats:
     return found
 
 
-def _bisquare(residuals: Floats, drawn: Floats) -> Floats:
-    """Tukey's weights (rows, n) of residuals, by the median size among those drawn."""
-    size = np.abs(residuals)
+def _bisquare(values: Floats, told: Floats, drawn: Floats) -> Floats:
+    """Tukey's weights (rows, n) of residuals from curves ``told`` (rows, n), by their median size among the drawn."""
+    size = np.abs(values - told)
     order = np.argsort(size, axis=1)
     reached = np.cumsum(np.take_along_axis(drawn, order, axis=1), axis=1)
     middle = np.argmax(reached >= 0.5 * drawn.sum(axis=1, keepdims=True), axis=1)
     median = np.take_along_axis(np.take_along_axis(size, order, axis=1), middle[:, None], axis=1)
-    # points on their curve, all of them, have nothing that is far off
-    scaled = np.divide(size, _TUKEY * median, out=np.zeros_like(size), where=median > 0)
+    # where most points are on their curve, up to rounding, its residuals have no size to judge others by
+    known = median > 1e-9 * (values.max() - values.min())
+    scaled = np.divide(size, _TUKEY * median, out=np.zeros_like(size), where=known)
     found: Floats = np.where(scaled < 1, (1 - scaled**2) ** 2, 0.0)
     return found
