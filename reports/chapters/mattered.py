@@ -99,10 +99,12 @@ def importance_words(study: Study, found: Sequence[Influence]) -> list[str]:
         most = max((t for _, t in told), key=lambda t: t.n)
         real = sorted(((name, t) for name, t in told if t.told), key=lambda item: -item[1].share)
         shares = ", ".join(f"{name} {t.share:.2f} ± {t.error:.2f}" for name, t in real)
-        others = "; the other settings no more than chance would" if len(real) < len(told) else ""
+        who = f"Who is in the best quarter by {label} ({most.best} of {most.n} trials) is settled"
+        others = "; no other settles more than chance would" if len(real) < len(told) else ""
         said.append(
-            f"Of what puts a trial into the best quarter by {label} ({most.best} of {most.n} trials), "
-            + (f"alone settles: {shares}{others}." if real else "no setting alone settles more than chance would.")
+            f"{who} in part by a single setting: {shares}{others}."
+            if real
+            else f"{who} by no single setting more than chance would."
         )
     return said + _unknown(study, found)
 
