@@ -106,8 +106,8 @@ _ABSENT = object()
 def reads(config: Mapping[str, object], method: Method | None, key: str) -> bool:
     """Whether a trial of this flat configuration takes any notice of ``key``; a method that is not known reads all.
 
-    LoRA's rank means nothing to a method without LoRA, a learning rate nothing to a linear probe. The search has the same
-    rule for telling runs apart, in a package that reports may not import; a test holds the two together.
+    LoRA's rank means nothing to a method without LoRA, a learning rate nothing to a linear probe. The search has the
+    same rule for telling runs apart, in a package that reports may not import; a test holds the two together.
     """
     if key in _STRENGTHS:
         return config.get(key) is not None
