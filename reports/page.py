@@ -38,7 +38,6 @@ class Drawn:
     picture: FrontPicture | None
     panels: Sequence[tuple[str, tuple[str, str]]]
     course: tuple[str, str] | None
-    strength: tuple[str, str] | None
 
 
 def render(
@@ -152,13 +151,6 @@ def _study(sweep: Sweep, study: Study, drawn: Drawn, number: int, report: Path, 
         parts.append(f"<figcaption>{esc(_course_caption(study))}</figcaption></figure>")
     elif study.course_note and not study.single:
         parts.append(f"<p>{esc(study.course_note)}</p>")
-    if drawn.strength is not None:
-        parts.append("<h3>What the strength does</h3>")
-        parts.append(f'<figure><div class="wide">{image(drawn.strength, "Objectives against strength")}</div>')
-        parts.append(
-            "<figcaption>Each objective against λ, per method, over the eligible trials; other settings, such as the "
-            "learning rate, vary between the points too.</figcaption></figure>"
-        )
     return "\n".join(parts)
 
 
