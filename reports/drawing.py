@@ -14,12 +14,12 @@ import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from reports.figures import CoursePicture, FrontPicture, Mark, StrengthPicture, shorten
+from reports.figures import FrontPicture, Mark, StrengthPicture, shorten
 from reports.style import DARK, LIGHT, Theme, marker
 
-Picture = FrontPicture | CoursePicture | StrengthPicture
+Picture = FrontPicture | StrengthPicture
 
 
 Draw = Callable[[Theme], Figure]
@@ -30,8 +30,6 @@ def drawn(picture: Picture) -> Draw:
     """How a picture is drawn."""
     if isinstance(picture, FrontPicture):
         return partial(_front, picture)
-    if isinstance(picture, CoursePicture):
-        return partial(_course, picture)
     return partial(_strength, picture)
 
 
@@ -255,19 +253,6 @@ def _dot(face: str, shape: str, label: str, theme: Theme, edge: str | None = Non
         [], [], linestyle="", marker=shape, markersize=size,
         markerfacecolor=face, markeredgecolor=edge or theme.background, label=shown,
     )  # fmt: skip
-
-
-def _course(picture: CoursePicture, theme: Theme) -> Figure:
-    figure = new_figure(7.6, 3.3)
-    axes = figure.add_subplot()
-    axes.step(picture.trials, picture.values, where="post", color=theme.colour(2), linewidth=2)
-    axes.plot(picture.trials[-1:], picture.values[-1:], "o", color=theme.colour(2))
-    axes.set_xlabel("finished search trials")
-    axes.set_ylabel("hypervolume (share of the box)")
-    axes.set_ylim(0, min(1.0, max(0.05, 1.12 * max(picture.values))))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.text(0.99, 0.04, picture.reference, transform=axes.transAxes, ha="right", fontsize=9, color=theme.muted)
-    return figure
 
 
 def _decade(values: Sequence[float]) -> tuple[float, float]:

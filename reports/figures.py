@@ -86,15 +86,6 @@ class FrontPicture:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CoursePicture:
-    """Hypervolume against finished trials."""
-
-    trials: tuple[int, ...]
-    values: tuple[float, ...]
-    reference: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class StrengthPicture:
     """One column per method with a strength, one row per objective: (strength, value, backbone)."""
 
@@ -221,21 +212,6 @@ def _padded(values: Sequence[float], least: float) -> tuple[float, float]:
     low, high = min(values), max(values)
     room = max(0.07 * (high - low), least * 1.15, 0.005 if high == low else 0.0)
     return low - room, high + room
-
-
-def course_picture(study: Study) -> CoursePicture | None:
-    """Hypervolume against trials; None when there is none."""
-    if not study.course or study.reference is None:
-        return None
-    worst = ", ".join(
-        f"{METRICS[objective.metric].label} {study.reference.worst[objective.metric]:.3g}"
-        for objective in study.objectives
-    )
-    return CoursePicture(
-        trials=tuple(count for count, _ in study.course),
-        values=tuple(value for _, value in study.course),
-        reference=f"reference: {worst}",
-    )
 
 
 def strength_picture(study: Study, styles: Styles) -> StrengthPicture | None:
