@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from reports.paper_tables import Table
 
 _NUMBERS = frozenset(
-    {"strength", "optim.lr", "seed", "trials", "completed", "on the front", "attempts", "n", "runs", "epochs"}
-    | {"pruned", "failed"}
+    {"strength", "optim.lr", "seed", "trials", "runs", "epochs", "completed", "pruned", "failed", "on the front"}
+    | {"attempts", "n"}
 )
 
 

@@ -1,4 +1,4 @@
-"""How the sweep went: what its front grew with, which run was in which slot, where the time went, what did not finish."""
+"""How the sweep went: what its front grew with, the slots over time, where the time went, what did not finish."""
 
 from __future__ import annotations
 
@@ -102,9 +102,9 @@ def percent(share: float) -> str:
 
 def _slots(chapter: Chapter, line: Timeline) -> str:
     picture = slot_picture(line, chapter.styles)
-    heading = "<h3>The slots over time</h3>" + _text(" ".join(slot_sentences(chapter.sweep, line)))
+    heading = "<h3>The slots over time</h3>" + _text(" ".join(slot_sentences(line)))
     if picture is None:
-        return heading + _text("No run has ended, so there is nothing to draw.")
+        return heading + _text("No time has passed in the records, so there is nothing to draw.")
     caption = "A bar is a training run in its slot, its colour the method; what had not completed is pale."
     if picture.left_out:
         caption += (
@@ -114,14 +114,16 @@ def _slots(chapter: Chapter, line: Timeline) -> str:
     return heading + chapter.figure(partial(draw_slots, picture), "slots", "Training runs over time, by slot", caption)
 
 
-def slot_sentences(sweep: Sweep, line: Timeline) -> list[str]:
+def slot_sentences(line: Timeline) -> list[str]:
     """How many runs and slots, over what time; and what was not recorded."""
     work = line.at_work([line.last])[0]
     every = (*line.bars, *line.doubtful)
-    said = [
-        f"{_count(len({bar.run_id for bar in every}), 'run')} over {duration(work)}, at most {line.slots} at once. The "
-        "number of slots is not recorded: it is taken as the most runs at once between two pauses.",
-    ]
+    said = []
+    if work > 0:
+        said.append(
+            f"{_count(len({bar.run_id for bar in every}), 'run')} over {duration(work)}, at most {line.slots} at once. "
+            "The number of slots is not recorded: it is taken as the most runs at once between two pauses."
+        )
     if line.by_driver:
         said.append(
             f"Without a record of when they ran and in which process: {_count(line.by_driver, 'completed run')}. The "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from reports.chapters.spending import Parts, Spending, epochs_trained
 from reports.chapters.timeline import Bar, Timeline, moment, pack
@@ -153,7 +153,8 @@ def slot_picture(line: Timeline, styles: Styles) -> SlotPicture | None:
         unit=unit,
         pauses=tuple((x / divisor, duration(end - began)) for x, (began, end) in cut if x >= first),
         left_out=len(every) - len(drawn),
-        styles=styles,
+        # of a method that has nothing but failures no other picture knows
+        styles=replace(styles, methods=tuple(dict.fromkeys([*styles.methods, *(mark.method for mark in marks)]))),
     )
 
 
