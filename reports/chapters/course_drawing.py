@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -54,8 +55,7 @@ def draw_slots(picture: SlotPicture, theme: Theme) -> Figure:
     """A row per slot, a bar per run in its method's colour, marks where a run ended badly or was begun again."""
     figure = new_figure(9.4, 1.7 + _ROW * len(picture.rows))
     axes = figure.add_subplot()
-    for mark in picture.marks:
-        _bar(axes, mark, picture, theme)
+    _bars(axes, picture, theme)
     for status, shape, colour in _endings(theme):
         ends = [(mark.x + mark.width, mark.lane) for mark in picture.marks if _ends(mark, status)]
         if ends:
@@ -80,19 +80,29 @@ def draw_slots(picture: SlotPicture, theme: Theme) -> Figure:
     return figure
 
 
-def _bar(axes: Any, mark: SlotMark, picture: SlotPicture, theme: Theme) -> None:
-    half = _THIN if mark.doubtful else _HALF
-    whole = mark.status == Status.COMPLETED.value and not mark.doubtful
-    axes.broken_barh(
-        [(mark.x, mark.width)],
-        (mark.lane - half, 2 * half),
-        facecolors=theme.colour(picture.styles.methods.index(mark.method)),
-        edgecolors=theme.background,
-        linewidth=0.4,
-        alpha=1.0 if whole else 0.5,
-        hatch="////" if mark.confirming else None,
-        zorder=2,
-    )
+def _bars(axes: Any, picture: SlotPicture, theme: Theme) -> None:
+    """Those that look the same are one artist: a long sweep has hundreds."""
+    looks: dict[tuple[str, bool, bool], list[list[tuple[float, float]]]] = {}
+    for mark in picture.marks:
+        half = _THIN if mark.doubtful else _HALF
+        left, right, top, bottom = mark.x, mark.x + mark.width, mark.lane - half, mark.lane + half
+        whole = mark.status == Status.COMPLETED.value and not mark.doubtful
+        corners = [(left, bottom), (right, bottom), (right, top), (left, top)]
+        looks.setdefault((mark.method, whole, mark.confirming), []).append(corners)
+    for (method, whole, confirming), several in looks.items():
+        bars = PolyCollection(
+            several,
+            facecolors=theme.colour(picture.styles.methods.index(method)),
+            edgecolors=theme.background,
+            linewidths=0.4,
+            alpha=1.0 if whole else 0.5,
+            hatch="////" if confirming else None,
+            zorder=2,
+        )
+        axes.add_collection(bars)
+    first, last = picture.x_range
+    room = 0.015 * (last - first)
+    axes.set_xlim(first - room, last + room)
 
 
 def _ends(mark: SlotMark, status: Status) -> bool:

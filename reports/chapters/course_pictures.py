@@ -10,7 +10,7 @@ from reports.chapters.spending import Parts, Spending, epochs_trained
 from reports.chapters.timeline import Bar, Timeline, moment, pack
 from reports.figures import Styles, shorten
 from reports.fronts import Study, by_ending
-from reports.load import Sweep
+from reports.load import Sweep, records
 from reports.markup import duration
 from repsim.records import METRICS, Stage, Status
 
@@ -70,6 +70,7 @@ class SlotPicture:
 
     marks: tuple[SlotMark, ...]
     rows: tuple[str, ...]
+    x_range: tuple[float, float]
     unit: str
     pauses: tuple[tuple[float, str], ...]
     left_out: int
@@ -99,9 +100,9 @@ def growth_picture(sweep: Sweep, study: Study, line: Timeline | None) -> GrowthP
     values = tuple(value for _, value in study.course)
     order = by_ending(study.trials)
     epochs = epochs_trained(sweep).by_run
-    by_run = study.trials.set_index("mlflow_run_id")
-    ended = [moment(by_run.loc[run_id, "ended"]) for run_id in order]
-    pruned = [run_id for run_id in order if by_run.loc[run_id, "status"] == Status.PRUNED.value]
+    by_run = {str(row["mlflow_run_id"]): row for row in records(study.trials[["mlflow_run_id", "ended", "status"]])}
+    ended = [moment(by_run[run_id]["ended"]) for run_id in order]
+    pruned = [run_id for run_id in order if by_run[run_id]["status"] == Status.PRUNED.value]
     panels = [Panel(label="finished search trials", xs=tuple(range(1, len(values) + 1)), values=values)]
     reached = tuple(itertools.accumulate(epochs[run_id] for run_id in order))
     if reached[-1] > 0:
@@ -134,12 +135,12 @@ def slot_picture(line: Timeline, styles: Styles) -> SlotPicture | None:
         return None
     lanes = [*line.lanes, *(max(line.lanes, default=-1) + 1 + row for row in pack(line.doubtful))]
     every = list(zip([*line.bars, *line.doubtful], lanes, strict=True))
-    newest = sorted(every, key=lambda item: (item[0].began, item[0].finished, item[0].run_id))[-BARS:]
-    drawn = [(bar, lane) for bar, lane in newest if lane < LANES]
+    placed = [(bar, lane) for bar, lane in every if lane < LANES]
+    drawn = sorted(placed, key=lambda item: (item[0].began, item[0].finished, item[0].run_id))[-BARS:]
     doubtful = set(line.doubtful)
     divisor, unit = time_unit(length)
     begins, ends = line.at_work([bar.began for bar, _ in drawn]), line.at_work([bar.finished for bar, _ in drawn])
-    first = min(begins, default=0.0)
+    first = min(begins) if len(drawn) < len(every) and min(begins) < length else 0.0
     marks = [
         _mark(bar, lane, began / divisor, finished / divisor, doubtful=bar in doubtful)
         for (bar, lane), began, finished in zip(drawn, begins, ends, strict=True)
@@ -150,6 +151,7 @@ def slot_picture(line: Timeline, styles: Styles) -> SlotPicture | None:
     return SlotPicture(
         marks=tuple(marks),
         rows=tuple(rows),
+        x_range=(first / divisor, length / divisor),
         unit=unit,
         pauses=tuple((x / divisor, duration(end - began)) for x, (began, end) in cut if x >= first),
         left_out=len(every) - len(drawn),

@@ -18,6 +18,10 @@ from repsim.records import METRICS, Stage, Status
 REASONS = 20
 """Most causes that the table of reasons lists."""
 _REASON_LENGTH = 240
+_COLUMNS = (
+    "mlflow_run_id", "trial_id", "stage", "status", "reason", "method", "epochs", "derived_from", "train_seconds",
+    "evaluation_seconds", "overhead_seconds", "images_per_second", "peak_memory_bytes",
+)  # fmt: skip
 _NO_REASON = "no reason recorded"
 ALL_METHODS = "all methods"
 
@@ -87,7 +91,7 @@ def spending(sweep: Sweep, line: Timeline) -> Spending:
             filled = min(slots - level.runs, level.doubtful)
             unknown += filled * level.seconds
             idle += (slots - level.runs - filled) * level.seconds
-    rows = {str(row["mlflow_run_id"]): row for row in records(sweep.trials)}
+    rows = {str(row["mlflow_run_id"]): row for row in records(sweep.trials[list(_COLUMNS)])}
     beside = _beside(rows.values())
     parts = [divide(bar, rows[bar.run_id], beside.get(bar.trial_id, (0.0, 0.0))) for bar in line.bars]
     by_method: dict[str, list[Parts]] = {}
@@ -134,7 +138,7 @@ def epochs_trained(sweep: Sweep) -> Epochs:
     reached = sweep.curves.groupby("mlflow_run_id")["epoch"].max()
     curves = {str(run_id): int(epoch) for run_id, epoch in reached.items() if epoch >= 1}
     found, assumed = {}, 0
-    for row in records(runs(sweep.trials)):
+    for row in records(runs(sweep.trials)[list(_COLUMNS)]):
         run_id, asked = str(row["mlflow_run_id"]), finite(row["epochs"])
         stands_in = run_id not in curves and asked is not None and row["status"] == Status.COMPLETED.value
         found[run_id] = round(asked) if stands_in and asked is not None else curves.get(run_id, 0)
@@ -146,7 +150,7 @@ def cost_table(sweep: Sweep, spent: Spending | None) -> Table:
     """What each method's runs cost, confirmations among them, and all of them together; derived points are no runs."""
     epochs = epochs_trained(sweep).by_run
     by_method: dict[str, list[Mapping[str, object]]] = {}
-    for row in records(runs(sweep.trials)):
+    for row in records(runs(sweep.trials)[list(_COLUMNS)]):
         by_method.setdefault(str(row["method"]), []).append(row)
     methods = {} if spent is None else dict(spent.methods)
     order = sorted(by_method, key=lambda name: (-methods.get(name, Parts()).seconds, name))
@@ -195,7 +199,7 @@ def reasons_table(sweep: Sweep) -> Table:
     """How many runs were pruned, failed or wait, by cause: the reason with its numbers as ``#``; the frequent first."""
     open_ends = (Status.PRUNED.value, Status.FAILED.value, Status.WAITING.value)
     counts: dict[tuple[str, str], list[str]] = {}
-    for row in records(runs(sweep.trials)):
+    for row in records(runs(sweep.trials)[list(_COLUMNS)]):
         if row["status"] in open_ends:
             reason = row["reason"] if isinstance(row["reason"], str) and row["reason"] else _NO_REASON
             cause = shorten(without_numbers(reason), _REASON_LENGTH)

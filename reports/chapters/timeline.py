@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from repsim.records import Status
 
 PAUSE = 60.0
 """Seconds without any run from which a stretch is put aside: nobody recorded whether the sweep was at work then."""
+_COLUMNS = ("mlflow_run_id", "trial_id", "method", "stage", "status", "attempts", "started", "ended")
 _TERMINAL = frozenset(status.value for status in Status if status.terminal)
 SKEW = 60.0
 """Seconds by which a process's clock may leave what the driver wrote down before the driver's is taken instead."""
@@ -87,15 +89,13 @@ class Timeline:
     @property
     def stretches(self) -> tuple[tuple[Level, ...], ...]:
         """The levels between the pauses."""
-        paused = set(self.pauses)
-        found: list[tuple[Level, ...]] = []
-        for idle, group in itertools.groupby(self.levels, key=lambda level: level.runs == 0):
-            levels = tuple(group)
-            if idle and (levels[0].began, levels[-1].finished) in paused:
-                found.append(())
-            else:
-                found = [*found[:-1], (*found[-1], *levels)] if found else [levels]
-        return tuple(stretch for stretch in found if stretch)
+        begins = [began for began, _ in self.pauses]
+
+        def place(level: Level) -> tuple[int, bool]:
+            passed = bisect.bisect_right(begins, level.began)
+            return passed, passed > 0 and level.began < self.pauses[passed - 1][1]
+
+        return tuple(tuple(group) for (_, paused), group in itertools.groupby(self.levels, key=place) if not paused)
 
     @property
     def slots(self) -> int:
@@ -121,7 +121,7 @@ def timeline(sweep: Sweep) -> Timeline | None:
     before it did), and for all others, the driver's times stand in, from when the run was handed out. A run that is
     under way lasts until the last recorded moment.
     """
-    rows = [row for row in records(runs(sweep.trials)) if row["status"] != Status.PROPOSED.value]
+    rows = [row for row in records(runs(sweep.trials)[list(_COLUMNS)]) if row["status"] != Status.PROPOSED.value]
     written = [(moment(row["started"]), moment(row["ended"])) for row in rows]
     own = [
         _own_times(sweep.facts.get(str(row["mlflow_run_id"]), {}), *times)

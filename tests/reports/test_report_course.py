@@ -374,7 +374,11 @@ def test_a_long_sweep_draws_its_last_runs_and_counts_the_rest(monkeypatch: pytes
     short = slot_picture(arranged(row[:10], [], 0.0, 99.0), styles)
     assert short is not None
     assert short.left_out == 0
+    assert (short.x_range, picture.x_range) == ((0.0, 99.0), pytest.approx((200 / 60, 5.0)))
     assert slot_picture(arranged([bar("r", 0.0, 0.0)], [], 0.0, 0.0), styles) is None
+    begun = slot_picture(arranged([bar("r", 3.0, 3.0, status="running")], [], 0.0, 3.0), styles)
+    assert begun is not None
+    assert begun.x_range == (0.0, 3.0)
 
 
 def test_the_picture_tells_confirmations_and_runs_begun_again() -> None:
