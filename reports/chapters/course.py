@@ -180,10 +180,11 @@ def _shares(chapter: Chapter, spent: Spending, line: Timeline) -> str:
 
 def share_sentences(sweep: Sweep, spent: Spending, line: Timeline) -> list[str]:
     """The shares in words, and what they cannot say."""
-    named = dict(shares(spent))
-    listed = [f"{percent(spent.share(seconds))} {name}" for name, seconds in named.items() if seconds > 0]
     training = percent(spent.share(spent.inside.training))
-    said = [f"{training} of the slots' time was training. Of {duration(spent.total)} in all: {', '.join(listed)}."]
+    rest = [f"{percent(spent.share(seconds))} {name}" for name, seconds in shares(spent)[1:] if seconds > 0]
+    said = [
+        f"{training} of the slots' time was training ({duration(spent.total)} in all); the rest: {', '.join(rest)}."
+    ]
     if spent.inside.other > 0:
         said.append("Other work of a run is loading, teacher features, checkpoints and waiting for the driver.")
     if spent.inside.undivided > 0:
@@ -194,13 +195,13 @@ def share_sentences(sweep: Sweep, spent: Spending, line: Timeline) -> list[str]:
     if len(completed) and completed["evaluation_seconds"].isna().any():
         said.append("Some runs did not record their evaluation's time, which is then among the other work.")
     if any(bar.retried and bar.status == Status.COMPLETED.value for bar in line.bars):
-        said.append("Of a run begun again, the last time is divided in the proportions of the whole.")
+        said.append("What a run that was begun again recorded covers all its attempts, and is counted in the last.")
     return said
 
 
 def share_table(spent: Spending) -> Table:
-    """Seconds and shares of the slots' time."""
-    rows = [(name, seconds, percent(spent.share(seconds))) for name, seconds in shares(spent)]
+    """Seconds and shares of the slots' time, what took none left out."""
+    rows = [(name, seconds, percent(spent.share(seconds))) for name, seconds in shares(spent) if seconds > 0]
     return Table(
         name="slot_time",
         caption="",
@@ -217,9 +218,10 @@ def _cost(sweep: Sweep, spent: Spending | None) -> str:
 def cost_sentences(sweep: Sweep) -> list[str]:
     """What is counted, and what the table cannot hold."""
     epochs = epochs_trained(sweep)
+    stages = runs(sweep.trials)["stage"]
+    among = ", confirmations among them," if (stages == Stage.CONFIRM.value).any() else ""
     said = [
-        f"{_count(len(runs(sweep.trials)), 'run')}, confirmations among them, trained "
-        f"{_count(sum(epochs.by_run.values()), 'epoch')}.",
+        f"{_count(len(stages), 'run')}{among} trained {_count(sum(epochs.by_run.values()), 'epoch')}.",
         "Training time, throughput while training, and peak memory are those of completed runs; epochs are those of "
         "all runs, as far as their curves reach.",
     ]

@@ -59,10 +59,12 @@ def draw_slots(picture: SlotPicture, theme: Theme) -> Figure:
     for status, shape, colour in _endings(theme):
         ends = [(mark.x + mark.width, mark.lane) for mark in picture.marks if _ends(mark, status)]
         if ends:
-            axes.scatter(*zip(*ends, strict=True), marker=shape, s=26, color=colour, linewidths=1.3, zorder=4)
+            xs, lanes = zip(*ends, strict=True)
+            axes.scatter(xs, lanes, marker=shape, s=26, color=colour, linewidths=1.3, zorder=4)
     again = [(mark.x, mark.lane) for mark in picture.marks if mark.retried and not mark.doubtful]
     if again:
-        axes.scatter(*zip(*again, strict=True), marker=">", s=22, color=theme.ink, linewidths=0, zorder=4)
+        xs, lanes = zip(*again, strict=True)
+        axes.scatter(xs, lanes, marker=">", s=22, color=theme.ink, linewidths=0, zorder=4)
     for number, (x, words) in enumerate(picture.pauses):
         axes.axvline(x, color=theme.ink, linewidth=1.0, linestyle=":", zorder=3)
         if number < _NAMED_PAUSES:

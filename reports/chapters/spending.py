@@ -112,14 +112,14 @@ def divide(bar: Bar, row: Mapping[str, object], beside: tuple[float, float] = (0
     """The time of one run; only a completed one says how long it trained.
 
     ``beside`` are the seconds of its derived points: evaluation, and all of it. What a run recorded covers every time
-    that it was begun; of one begun more than once, the last time is divided as the whole was.
+    that it was begun, and is counted in the last, as far as it has room there; the rest is other work.
     """
     training = finite(row["train_seconds"])
     if bar.status != Status.COMPLETED.value or training is None:
         return Parts(undivided=bar.seconds)
     training, evaluation = max(0.0, training), _seconds(row["evaluation_seconds"]) + beside[0]
     whole = training + max(evaluation, _seconds(row["overhead_seconds"]) + beside[1])
-    if whole > 0 and (bar.retried or whole > bar.seconds):
+    if whole > bar.seconds:
         scale = bar.seconds / whole
         training, evaluation = scale * training, scale * evaluation
     return Parts(training=training, evaluation=evaluation, other=max(0.0, bar.seconds - training - evaluation))
