@@ -182,9 +182,8 @@ def share_sentences(sweep: Sweep, spent: Spending, line: Timeline) -> list[str]:
     """The shares in words, and what they cannot say."""
     training = percent(spent.share(spent.inside.training))
     rest = [f"{percent(spent.share(seconds))} {name}" for name, seconds in shares(spent)[1:] if seconds > 0]
-    said = [
-        f"{training} of the slots' time was training ({duration(spent.total)} in all); the rest: {', '.join(rest)}."
-    ]
+    but = f"; the rest: {', '.join(rest)}" if rest else ""
+    said = [f"{training} of the slots' time was training ({duration(spent.total)} in all){but}."]
     if spent.inside.other > 0:
         said.append("Other work of a run is loading, teacher features, checkpoints and waiting for the driver.")
     if spent.inside.undivided > 0:

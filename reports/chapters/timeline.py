@@ -131,11 +131,12 @@ def timeline(sweep: Sweep) -> Timeline | None:
     known += [time for times in own if times is not None for time in times[:2]]
     if not known:
         return None
+    last = max(known)
     bars: list[Bar] = []
     doubtful: list[Bar] = []
     untimed = by_driver = 0
     for row, times, said in zip(rows, written, own, strict=True):
-        certain, unsure = _bars(row, times, said, max(known))
+        certain, unsure = _bars(row, times, said, last)
         bars += certain
         doubtful += unsure
         untimed += not certain and not unsure
@@ -144,7 +145,7 @@ def timeline(sweep: Sweep) -> Timeline | None:
         return None
     start = moment(sweep.started)
     origin = min(known if start is None else [start, *known])
-    return arranged(bars, doubtful, origin, max(known), untimed=untimed, by_driver=by_driver)
+    return arranged(bars, doubtful, origin, last, untimed=untimed, by_driver=by_driver)
 
 
 def arranged(
