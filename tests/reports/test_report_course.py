@@ -566,3 +566,12 @@ def test_every_state_has_a_chapter(
 
 def test_a_sweep_without_trials_has_no_chapter(store: object, tmp_path: Path) -> None:
     assert section(chapter_of(load_sweep(open_store(store.uri), "nothing"), tmp_path)) == ""  # type: ignore[attr-defined]
+
+
+def test_what_the_store_says_is_shown_and_never_run(sweep: Sweep, tmp_path: Path) -> None:
+    trials = sweep.trials.copy()
+    trials.loc[trials["trial_id"] == "t0007", ["status", "method"]] = HOSTILE
+    text = section(chapter_of(replace(sweep, trials=trials), tmp_path))
+    assert "(1 &lt;script&gt;alert(1)&lt;/script&gt;&#x27;&quot;&amp;, 1 completed)" in text
+    assert "<script>" not in text
+    assert "<script>" not in (tmp_path / "slots.svg").read_text(encoding="utf-8")
