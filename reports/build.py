@@ -193,7 +193,11 @@ def _draw(study: Any, styles: Any, folder: Path, stem: str) -> Any:
         front_file=f"figures/front{stem}.svg and .png",
         picture=picture,
         panels=panels,
+<<<<<<< HEAD
         course=save(None if study.single else figures.course_picture(study), f"hypervolume{stem}"),
+=======
+        strength=save(figures.strength_picture(study, styles), f"strength{stem}"),
+>>>>>>> w_course
     )
 
 
