@@ -9,6 +9,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -179,7 +180,7 @@ def _draw(study: Any, styles: Any, folder: Path, stem: str) -> Any:
     from reports import drawing, figures, page
 
     def save(picture: Any, name: str) -> tuple[str, str] | None:
-        return None if picture is None else drawing.save(drawing.drawn(picture), folder, name)
+        return None if picture is None else drawing.save(partial(drawing.draw_front, picture), folder, name)
 
     picture = None if study.single else figures.front_picture(study, styles)
     panels = []
@@ -193,11 +194,6 @@ def _draw(study: Any, styles: Any, folder: Path, stem: str) -> Any:
         front_file=f"figures/front{stem}.svg and .png",
         picture=picture,
         panels=panels,
-<<<<<<< HEAD
-        course=save(None if study.single else figures.course_picture(study), f"hypervolume{stem}"),
-=======
-        strength=save(figures.strength_picture(study, styles), f"strength{stem}"),
->>>>>>> w_course
     )
 
 

@@ -37,11 +37,6 @@ class Drawn:
     front_file: str
     picture: FrontPicture | None
     panels: Sequence[tuple[str, tuple[str, str]]]
-<<<<<<< HEAD
-    course: tuple[str, str] | None
-=======
-    strength: tuple[str, str] | None
->>>>>>> w_course
 
 
 def render(
@@ -146,25 +141,6 @@ def _study(sweep: Sweep, study: Study, drawn: Drawn, number: int, report: Path, 
     if said:
         parts.append(f"<h3>Confirmation</h3><p>{esc(said)}</p>")
     parts.append(_picks(sweep, study, report))
-<<<<<<< HEAD
-    if not study.single:
-        parts.append("<h3>Hypervolume against trials</h3>")
-    if drawn.course is not None:
-        parts.append(
-            f'<figure class="narrow"><div class="wide">{image(drawn.course, "Hypervolume against trials")}</div>'
-        )
-        parts.append(f"<figcaption>{esc(_course_caption(study))}</figcaption></figure>")
-    elif study.course_note and not study.single:
-        parts.append(f"<p>{esc(study.course_note)}</p>")
-=======
-    if drawn.strength is not None:
-        parts.append("<h3>What the strength does</h3>")
-        parts.append(f'<figure><div class="wide">{image(drawn.strength, "Objectives against strength")}</div>')
-        parts.append(
-            "<figcaption>Each objective against λ, per method, over the eligible trials; other settings, such as the "
-            "learning rate, vary between the points too.</figcaption></figure>"
-        )
->>>>>>> w_course
     return "\n".join(parts)
 
 
