@@ -14,6 +14,8 @@ import pandas as pd
 
 from reports.confirmed import Estimate, estimates
 from reports.fronts import Study, wise_words
+from reports.latex import table_float
+from reports.latex import tex_escape as tex_escape
 from reports.load import Sweep, records
 from reports.values import finite
 from repsim.records import METRICS, PARAM_PREFIX, Metric, Stage, Status
@@ -242,53 +244,33 @@ def to_markdown(table: Table) -> str:
     """A pipe table; what Markdown would read as a column, an element, a link or an emphasis is escaped."""
 
     def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(_markdown(cell) for cell in cells) + " |"
+        return "| " + " | ".join(markdown_escape(cell) for cell in cells) + " |"
 
     lines = [line(table.columns), "|" + " --- |" * len(table.columns), *(line(cells) for cells in table.cells())]
-    return "\n".join([*lines, "", table.caption, ""])
+    return "\n".join([*lines, "", markdown_escape(table.caption), ""])
 
 
-def _markdown(text: str) -> str:
+def markdown_escape(text: str) -> str:
+    """``text`` on one line, as Markdown shows it literally."""
     flat = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"[\\|`*\[\]]", r"\\\g<0>", flat)
 
 
-_TEX = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "[": "{[}", "]": "{]}", "*": "{*}", "`": r"\textasciigrave{}", "'": r"\textquotesingle{}",
-    "–": r"\textendash{}", "±": r"$\pm$", "ρ": r"$\rho$", "λ": r"$\lambda$", "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
-}  # fmt: skip
-
-
-def tex_escape(text: str) -> str:
-    """``text`` as LaTeX shows it literally; what is not printable becomes a question mark.
-
-    Brackets and stars stand in braces, because LaTeX reads them as arguments of the row's end before them.
-    """
-    plain = "".join(character if character.isprintable() else "?" for character in " ".join(text.split()))
-    literal = "".join(_TEX.get(character, character) for character in plain)
-    return re.sub("-(?=-)", "-{}", literal)  # two hyphens would be set as a dash
-
-
 def to_latex(table: Table) -> str:
-    """A booktabs table (needs booktabs and, with quotes in names, T1 fontenc; before LaTeX 2020, textcomp as well)."""
+    """A booktabs table, no wider than the page (what it needs: reports.latex)."""
     numeric = [column in table.metrics for column in table.columns]
-    lines = [
-        r"\begin{table}",
-        r"\centering",
-        rf"\caption{{{tex_escape(table.caption)}}}",
+    shown = [list(table.columns), *table.cells()]
+    head, *rows = (" & ".join(tex_escape(cell) for cell in cells) + r" \\" for cells in shown)
+    tabular = [
         r"\begin{tabular}{" + "".join("r" if is_number else "l" for is_number in numeric) + "}",
         r"\toprule",
-        " & ".join(tex_escape(column) for column in table.columns) + r" \\",
+        head,
         r"\midrule",
-        *(" & ".join(tex_escape(cell) for cell in cells) + r" \\" for cells in table.cells()),
+        *rows,
         r"\bottomrule",
         r"\end{tabular}",
-        r"\end{table}",
     ]
-    return "\n".join(lines) + "\n"
+    return table_float(tabular, caption=table.caption, label=f"tab:{table.name}", cells=shown)
 
 
 def write_tables(tables: Sequence[Table], folder: Path) -> list[Path]:

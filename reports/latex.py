@@ -1,0 +1,61 @@
+"""LaTeX from text that nobody vetted, and tables that are no wider than the page.
+
+What is written needs the packages booktabs and graphicx, T1 fontenc, and LaTeX of 2020 or later.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+PACKAGES: tuple[str, ...] = ("booktabs", "graphicx")
+_TEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "[": "{[}", "]": "{]}", "*": "{*}", "`": r"\textasciigrave{}", "'": r"\textquotesingle{}",
+    "–": r"\textendash{}", "±": r"$\pm$", "ρ": r"$\rho$", "λ": r"$\lambda$", "|": r"\textbar{}",
+    '"': r"\textquotedbl{}", "α": r"$\alpha$", "δ": r"$\delta$", "×": r"$\times$", "²": r"$^{2}$",
+    "↑": r"$\uparrow$", "↓": r"$\downarrow$", "→": r"$\rightarrow$", "†": r"\textdagger{}", "…": r"\ldots{}",
+    "≥": r"$\geq$", "≤": r"$\leq$", "−": r"$-$", "‖": r"$\Vert$",
+}  # fmt: skip
+_LIGATURES = re.compile("-(?=-)|,(?=,)")
+_LETTERS = frozenset(
+    "ÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÐÑÒÓÔÕÖØÙÚÛÜÝÞßàáâãäåæçèéêëìíîïðñòóôõöøùúûüýþÿĀāĂăĄąĆćČčĎďĐđĒēĘęĚěĞğĪīŁłŃńŇňŌōŐőŒœŔŕŘřŚśŞşŠšŢţŤťŪūŮůŰűŸŹźŻżŽž"
+)
+"""Letters beyond ASCII that T1 fonts have; any other, and LaTeX would stop at the first."""
+_LINE = 345.0
+"""Width of a line of a LaTeX article at 10 pt, pt; a letter is about half its size wide."""
+_LETTER, _GAP = 5.0, 12.0
+
+
+def tex_escape(text: str) -> str:
+    """``text`` as LaTeX shows it literally; what is not printable becomes a question mark.
+
+    Brackets and stars stand in braces, because LaTeX reads them as arguments of the row's end before them. A character
+    that its fonts do not have is named by its number, ``[U+4E2D]``.
+    """
+    plain = "".join(character if character.isprintable() else "?" for character in " ".join(text.split()))
+    plain = _LIGATURES.sub(r"\g<0>\0", plain)  # two hyphens would be set as a dash, two commas as a quotation mark
+    return "".join("{}" if character == "\0" else _literal(character) for character in plain)
+
+
+def _literal(character: str) -> str:
+    if character in _TEX:
+        return _TEX[character]
+    return character if character.isascii() or character in _LETTERS else f"{{[}}U+{ord(character):04X}{{]}}"
+
+
+def table_float(tabular: Sequence[str], *, caption: str, label: str, cells: Sequence[Sequence[str]]) -> str:
+    """The lines of a ``tabular`` as a floating table with a caption above it.
+
+    ``cells`` are its rows as shown, from which its width is guessed: where it may be wider than a line it is made as
+    narrow as one, which LaTeX itself decides. ``caption`` is escaped here; ``label`` is taken as it is.
+    """
+    widest = [max((len(cell) for cell in column), default=0) for column in zip(*cells, strict=True)]
+    fits = sum(_LETTER * width + _GAP for width in widest) < _LINE
+    lines = list(tabular)
+    if not fits:
+        guard = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
+        lines = [guard, *lines[:-1], lines[-1] + "}"]
+    head = [r"\begin{table}", r"\centering", rf"\caption{{{tex_escape(caption)}}}", rf"\label{{{label}}}"]
+    return "\n".join([*head, *lines, r"\end{table}"]) + "\n"
