@@ -140,8 +140,8 @@ def selection(sweep: Sweep, studies: Sequence[Study]) -> list[str]:
         limit = f", in at most {value_words(most)} runs" if most is not None else ""
         sentences.append(
             f"Asked for were {number(asked)} fresh seeds of each candidate (what no other dominates by more than δ: "
-            "the seeds' pooled standard deviation at the first two configurations plus, for shares of images, the binomial "
-            f"standard error), and more until the front stands still{limit}."
+            "the seeds' pooled standard deviation at the first two configurations plus, for shares of images, the "
+            f"binomial standard error), and more until the front stands still{limit}."
         )
     return sentences
 

@@ -51,7 +51,9 @@ def data(sweep: Sweep, studies: Sequence[Study]) -> list[str]:
     ways = [_RESIZE.get(str(way), str(way)) for way in used(sweep, trials, "data.resize")]
     if size:
         sentences.append(f"Images were brought to squares of {size} px, {either(ways)}.")
-    twice = [2 * round(epochs) for value in used(sweep, trials, "optim.epochs") if (epochs := finite(value)) is not None]
+    twice = [
+        2 * round(epochs) for value in used(sweep, trials, "optim.epochs") if (epochs := finite(value)) is not None
+    ]
     known = used(sweep, trials, "data.views")
     views = [f"2 × epochs ({either(twice)})" if value == "auto" else value for value in known]
     augment = used(sweep, trials, "data.augment")
