@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-PACKAGES: tuple[str, ...] = ("booktabs", "graphicx")
+PREAMBLE = r"\usepackage[T1]{fontenc}\usepackage{booktabs,graphicx}"
+"""What a document has to say for everything written here to compile."""
 _TEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
@@ -19,10 +20,9 @@ _TEX = {
     "≥": r"$\geq$", "≤": r"$\leq$", "−": r"$-$", "‖": r"$\Vert$",
 }  # fmt: skip
 _LIGATURES = re.compile("-(?=-)|,(?=,)")
-_LETTERS = frozenset(
-    "ÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÐÑÒÓÔÕÖØÙÚÛÜÝÞßàáâãäåæçèéêëìíîïðñòóôõöøùúûüýþÿĀāĂăĄąĆćČčĎďĐđĒēĘęĚěĞğĪīŁłŃńŇňŌōŐőŒœŔŕŘřŚśŞşŠšŢţŤťŪūŮůŰűŸŹźŻżŽž"
-)
-"""Letters beyond ASCII that T1 fonts have; any other, and LaTeX would stop at the first."""
+_LACKING = frozenset("ĦħĸĿŀŉŦŧ")
+_KNOWN = frozenset(map(chr, range(0xA1, 0x17F))) - _LACKING | frozenset("ȘșȚț‘’‚“”„—•€™")
+"""Characters beyond ASCII that T1 fonts have; any other, and LaTeX would stop at the first."""
 _LINE = 345.0
 """Width of a line of a LaTeX article at 10 pt, pt; a letter is about half its size wide."""
 _LETTER, _GAP = 5.0, 12.0
@@ -42,7 +42,7 @@ def tex_escape(text: str) -> str:
 def _literal(character: str) -> str:
     if character in _TEX:
         return _TEX[character]
-    return character if character.isascii() or character in _LETTERS else f"{{[}}U+{ord(character):04X}{{]}}"
+    return character if character.isascii() or character in _KNOWN else f"{{[}}U+{ord(character):04X}{{]}}"
 
 
 def table_float(tabular: Sequence[str], *, caption: str, label: str, cells: Sequence[Sequence[str]]) -> str:

@@ -35,6 +35,8 @@ def _section(sweep: Sweep, name: str) -> Mapping[str, object]:
 
 def search(sweep: Sweep, studies: Sequence[Study]) -> list[str]:
     """What was asked for and what was run."""
+    if all(study.single for study in studies):
+        return [f"It is one run, with seed {said(sweep, sweep.trials, 'seed')}: nothing was searched."]
     goals = " and ".join(f"{_verb(o.direction)} {METRICS[o.metric].label}" for o in sweep.objectives)
     within = f", subject to {' and '.join(sweep.constraints)}" if sweep.constraints else ""
     sentences = [f"The search was to {goals}{within}."]
@@ -65,8 +67,6 @@ def _asked(budget: Mapping[str, object], how: Mapping[str, object], studies: Seq
     """The recorded budget is the one at the start: a resumed sweep may have been given more trials."""
     trials = finite(budget.get("trials"))
     most = max((len(searched(study.trials)) for study in studies), default=0)
-    if trials is not None and trials <= 1:
-        return ["Nothing was searched: one configuration was run."]
     said_of = f"{number(trials)} trials" if trials is not None else "no number of trials"
     if trials is not None and most > trials:
         said_of += " at its start, raised later"
@@ -122,10 +122,10 @@ def _what(sweep: Sweep) -> str:
 def selection(sweep: Sweep, studies: Sequence[Study]) -> list[str]:
     """Who is on the front, by which images, and what fresh seeds did."""
     if all(study.single for study in studies):
-        return ["It is one run, so nothing was selected; test images were measured once, after training."]
-    feasible = " and within the constraints" if sweep.constraints else ""
+        return ["Nothing was selected; test images were measured once, after training."]
+    feasible = ", are within the constraints" if sweep.constraints else ""
     sentences = [
-        f"The front is made of the configurations that completed{feasible} and that no other dominates in the "
+        f"The front is made of the configurations that completed{feasible} and are dominated by no other in the "
         "objectives, which are measured on validation images; test images were measured once per run, after training, "
         "and chose nothing."
     ]

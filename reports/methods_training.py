@@ -151,7 +151,8 @@ def methods(sweep: Sweep) -> list[str]:
             parsed[str(name)] = None
     if not parsed:
         return []
-    sentences = [f"Compared were {either(list(parsed), 'and')}."]
+    names = either(list(parsed), "and")
+    sentences = [f"Compared were {names}." if len(parsed) > 1 else f"The method was {names}."]
     adapters = dict.fromkeys(method.adapter for method in parsed.values() if method is not None)
     penalties = dict.fromkeys(m.penalty for m in parsed.values() if m is not None and m.penalty is not None)
     for adapter in adapters:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -112,10 +113,15 @@ def latex(table: PaperTable) -> str:
             if row.backbone == backbone:
                 values = [value for data in table.data_sets for value in _values(table, row, data)]
                 cells.append([row.method, *(text for text, _ in values)])
-                marked = [wrap[mark] % tex_escape(text) for text, mark in values]
+                marked = [wrap[mark] % _powers(tex_escape(text)) for text, mark in values]
                 lines.append(" & ".join([tex_escape(row.method), *marked]) + r" \\")
     lines += [r"\bottomrule", r"\end{tabular}"]
     return table_float(lines, caption=table.caption, label="tab:paper", cells=cells)
+
+
+def _powers(text: str) -> str:
+    """Numbers such as ``6.3e-05`` as people write them."""
+    return re.sub(r"(?<=\d)e([-+]?)0*(\d+)", lambda found: rf"$\times10^{{{found[1].strip('+')}{found[2]}}}$", text)
 
 
 def html(table: PaperTable) -> str:

@@ -64,7 +64,19 @@ class Entry:
 
     def shown(self, measure: Measure) -> str:
         """A value for reading, with its standard error; "" where it is not known."""
-        return show(self.values.get(measure.name), measure.metric(self.split))
+        value, metric = self.values.get(measure.name), measure.metric(self.split)
+        if value is None:
+            return ""
+        return show(value.mean, metric) if value.error is None else _with_error(value.mean, value.error, metric)
+
+
+def _with_error(mean: float, error: float, metric: Metric) -> str:
+    """``0.812 ± 0.010``: both with the same number of decimals, three digits of the mean at least."""
+    text = show(mean, metric)
+    if text == f"{mean:.3g}":
+        text = f"{mean:#.3g}".rstrip(".")  # which keeps the zeros at the end
+    decimals = len(text.partition(".")[2])
+    return f"{text} ± {show(error, metric) if 'e' in text else f'{error:.{decimals}f}'}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -295,12 +307,13 @@ def caption(sweep: Sweep, studies: Sequence[Study], table: PaperTable) -> str:
             )
     said.append(rule(studies, table))
     where = " within a backbone" if len(table.backbones) > 1 else ""
-    said.append(f"Best value of a column{where} bold, second best underlined; values equal as printed share a mark.")
+    if any(entry.marks for entry in table.entries):
+        said.append(f"Best value of a column{where} bold, second best underlined; equal as printed share a mark.")
     if len(table.backbones) > 1:
         said.append("Similarity is to the model's own pretrained backbone and means nothing between backbones.")
     else:
         said.append(f"Backbone: {table.backbones[0]}.")
-    if any(not moves(row.method) for row in table.rows):
+    if len(table.rows) > 1 and any(not moves(row.method) for row in table.rows):
         said.append("A linear probe's similarity is 1 by construction and bears no mark.")
     if len({entry.head for entry in table.entries}) > 1:
         said.append("Sharpness is not compared between different heads.")
