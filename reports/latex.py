@@ -26,6 +26,8 @@ _KNOWN = frozenset(map(chr, range(0xA1, 0x17F))) - _LACKING | frozenset("ȘșȚ�
 _LINE = 345.0
 """Width of a line of a LaTeX article at 10 pt, pt; a letter is about half its size wide."""
 _LETTER, _GAP = 5.0, 12.0
+_HEAD = 10
+"""Characters up to which the head of a column stands on one line."""
 
 
 def tex_escape(text: str) -> str:
@@ -45,17 +47,32 @@ def _literal(character: str) -> str:
     return character if character.isascii() or character in _KNOWN else f"{{[}}U+{ord(character):04X}{{]}}"
 
 
-def table_float(tabular: Sequence[str], *, caption: str, label: str, cells: Sequence[Sequence[str]]) -> str:
+def stacked(text: str, side: str = "r") -> str:
+    """The head of a column, escaped; where it is long, its words stand one below the other."""
+    words = _words(text)
+    if len(words) < 2:
+        return tex_escape(text)
+    return rf"\shortstack[{side}]{{" + r"\\".join(tex_escape(word) for word in words) + "}"
+
+
+def _words(head: str) -> list[str]:
+    """The lines of a column's head; an arrow stays with the word before it."""
+    return [head] if len(head) <= _HEAD else re.sub(r" (?=\S( |$))", "\xa0", head).split(" ")
+
+
+def table_float(
+    tabular: Sequence[str], *, caption: str, label: str, heads: Sequence[str], cells: Sequence[Sequence[str]]
+) -> str:
     """The lines of a ``tabular`` as a floating table with a caption above it.
 
-    ``cells`` are its rows as shown, from which its width is guessed: where it may be wider than a line it is made as
-    narrow as one, which LaTeX itself decides. ``caption`` is escaped here; ``label`` is taken as it is.
+    ``heads`` and ``cells`` are what it shows, from which its width is guessed: where it may be wider than a line it is
+    made as narrow as one, which LaTeX itself decides. ``caption`` is escaped here; ``label`` is taken as it is.
     """
-    widest = [max((len(cell) for cell in column), default=0) for column in zip(*cells, strict=True)]
-    fits = sum(_LETTER * width + _GAP for width in widest) < _LINE
+    shown = [[max(_words(head), key=len) for head in heads], *cells]
+    widest = [max(len(cell) for cell in column) for column in zip(*shown, strict=True)]
     lines = list(tabular)
-    if not fits:
+    if sum(_LETTER * width + _GAP for width in widest) > _LINE:
         guard = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
         lines = [guard, *lines[:-1], lines[-1] + "}"]
-    head = [r"\begin{table}", r"\centering", rf"\caption{{{tex_escape(caption)}}}", rf"\label{{{label}}}"]
+    head = [r"\begin{table}", r"\centering", rf"\caption{{{tex_escape(caption)}}}", rf"\label{{{label}}}", r"\medskip"]
     return "\n".join([*head, *lines, r"\end{table}"]) + "\n"

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from reports.latex import table_float, tex_escape
+from reports.latex import stacked, table_float, tex_escape
 from reports.markup import esc, table_html
 from reports.paper_style import BEST, SECOND, Entry, Measure, PaperTable, Row
 from reports.paper_tables import MISSING, Table, markdown_escape, to_csv
@@ -96,13 +96,13 @@ def latex(table: PaperTable) -> str:
     groups = [rf"\multicolumn{{{width}}}{{c}}{{{tex_escape(name)}}}" for name in names]
     starts = [2 + number * width for number in range(len(names))]
     rules = "".join(rf"\cmidrule(lr){{{start}-{start + width - 1}}}" for start in starts)
-    cells = [["method", *(column for _ in names for column in columns)]]
+    heads, cells = ["method", *(column for _ in names for column in columns)], []
     lines = [
         r"\begin{tabular}{l" + ("r" * width) * len(names) + "}",
         r"\toprule",
         " & ".join(["", *groups]) + r" \\",
         rules,
-        " & ".join(tex_escape(text) for text in cells[0]) + r" \\",
+        " & ".join(stacked(text) for text in heads) + r" \\",
     ]
     wrap = {BEST: r"\textbf{%s}", SECOND: r"\underline{%s}", "": "%s"}
     for backbone in table.backbones:
@@ -116,7 +116,7 @@ def latex(table: PaperTable) -> str:
                 marked = [wrap[mark] % _powers(tex_escape(text)) for text, mark in values]
                 lines.append(" & ".join([tex_escape(row.method), *marked]) + r" \\")
     lines += [r"\bottomrule", r"\end{tabular}"]
-    return table_float(lines, caption=table.caption, label="tab:paper", cells=cells)
+    return table_float(lines, caption=table.caption, label="tab:paper", heads=heads, cells=cells)
 
 
 def _powers(text: str) -> str:

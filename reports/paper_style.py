@@ -64,19 +64,7 @@ class Entry:
 
     def shown(self, measure: Measure) -> str:
         """A value for reading, with its standard error; "" where it is not known."""
-        value, metric = self.values.get(measure.name), measure.metric(self.split)
-        if value is None:
-            return ""
-        return show(value.mean, metric) if value.error is None else _with_error(value.mean, value.error, metric)
-
-
-def _with_error(mean: float, error: float, metric: Metric) -> str:
-    """``0.812 ± 0.010``: both with the same number of decimals, three digits of the mean at least."""
-    text = show(mean, metric)
-    if text == f"{mean:.3g}":
-        text = f"{mean:#.3g}".rstrip(".")  # which keeps the zeros at the end
-    decimals = len(text.partition(".")[2])
-    return f"{text} ± {show(error, metric) if 'e' in text else f'{error:.{decimals}f}'}"
+        return show(self.values.get(measure.name), measure.metric(self.split))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ import pandas as pd
 
 from reports.confirmed import Estimate, estimates
 from reports.fronts import Study, wise_words
-from reports.latex import table_float
+from reports.latex import stacked, table_float
 from reports.latex import tex_escape as tex_escape
 from reports.load import Sweep, records
 from reports.values import finite
@@ -31,13 +31,17 @@ MISSING = "–"
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Raw ``rows`` under ``columns``; ``metrics`` names the metric a column holds, which decides its digits."""
+    """Raw ``rows`` under ``columns``; ``metrics`` names the metric a column holds, which decides its digits.
+
+    ``printed`` are the columns that LaTeX gets where all would not fit on a page; () is all.
+    """
 
     name: str
     caption: str
     columns: tuple[str, ...]
     rows: tuple[tuple[object, ...], ...]
     metrics: Mapping[str, Metric]
+    printed: tuple[str, ...] = ()
 
     def cells(self) -> list[list[str]]:
         """The rows as text, rounded for reading; what is missing is a dash."""
@@ -56,8 +60,7 @@ def show(value: object, metric: Metric | None = None) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, Estimate):
-        error = "" if value.error is None else f" ± {show(value.error, metric)}"
-        return show(value.mean, metric) + error
+        return show(value.mean, metric) if value.error is None else _with_error(value.mean, value.error, metric)
     if isinstance(value, list | tuple | dict):
         return json.dumps(value)
     found = finite(value)
@@ -70,6 +73,15 @@ def show(value: object, metric: Metric | None = None) -> str:
     if metric is not None and (metric.unit == "fraction" or (metric.per_split and metric.unit in ("", "nats"))):
         return f"{found:.3f}"
     return f"{found:,.0f}" if found == round(found) and abs(found) >= 1000 else f"{found:.3g}"
+
+
+def _with_error(mean: float, error: float, metric: Metric | None) -> str:
+    """``0.812 ± 0.010``: both with the same number of decimals, three digits of the mean at least."""
+    text = show(mean, metric)
+    if text == f"{mean:.3g}":
+        text = f"{mean:#.3g}".rstrip(".")  # which keeps the zeros at the end
+    decimals = len(text.partition(".")[2])
+    return f"{text} ± {show(error, metric) if 'e' in text else f'{error:.{decimals}f}'}"
 
 
 def varied_keys(sweep: Sweep, run_ids: Sequence[str]) -> tuple[str, ...]:
@@ -125,13 +137,19 @@ def front_table(sweep: Sweep, studies: Sequence[Study]) -> Table:
     caption = f"Front of sweep {sweep.name}. Test metrics are shown, never used for choosing."
     if confirmed:
         caption += " Values are means over n fresh seeds ± one standard error; n = 1 is the search's own run."
+    chosen = [objective.metric for objective in sweep.objectives]
+    chosen += [*(name.replace("val_", "test_") for name in chosen if name.startswith("val_")), "sharpness"]
     return Table(
         name="front",
         caption=caption,
         columns=("data", "trial", *varied, *(("n",) if confirmed else ()), *(METRICS[name].label for name in names)),
         rows=tuple(rows),
         metrics={METRICS[name].label: METRICS[name] for name in names},
-    )
+        printed=(
+            *(("data",) if len(studies) > 1 else ()), "trial", *varied, "n",
+            *(METRICS[name].label for name in chosen),
+        ),
+    )  # fmt: skip
 
 
 def _known(key: str, config: Mapping[str, object], row: Mapping[str, object]) -> object:
@@ -258,19 +276,20 @@ def markdown_escape(text: str) -> str:
 
 def to_latex(table: Table) -> str:
     """A booktabs table, no wider than the page (what it needs: reports.latex)."""
-    numeric = [column in table.metrics for column in table.columns]
-    shown = [list(table.columns), *table.cells()]
-    head, *rows = (" & ".join(tex_escape(cell) for cell in cells) + r" \\" for cells in shown)
+    kept = [index for index, column in enumerate(table.columns) if not table.printed or column in table.printed]
+    columns = [table.columns[index] for index in kept]
+    sides = ["r" if column in table.metrics else "l" for column in columns]
+    cells = [[row[index] for index in kept] for row in table.cells()]
     tabular = [
-        r"\begin{tabular}{" + "".join("r" if is_number else "l" for is_number in numeric) + "}",
+        r"\begin{tabular}{" + "".join(sides) + "}",
         r"\toprule",
-        head,
+        " & ".join(stacked(column, side) for column, side in zip(columns, sides, strict=True)) + r" \\",
         r"\midrule",
-        *rows,
+        *(" & ".join(tex_escape(cell) for cell in row) + r" \\" for row in cells),
         r"\bottomrule",
         r"\end{tabular}",
     ]
-    return table_float(tabular, caption=table.caption, label=f"tab:{table.name}", cells=shown)
+    return table_float(tabular, caption=table.caption, label=f"tab:{table.name}", heads=columns, cells=cells)
 
 
 def write_tables(tables: Sequence[Table], folder: Path) -> list[Path]:

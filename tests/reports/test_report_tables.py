@@ -28,9 +28,10 @@ from sweep_samples import (  # type: ignore[import-not-found]
 
 from reports import latex, paper_render, paper_tables
 from reports.build import build_report
+from reports.confirmed import Estimate
 from reports.load import Sweep
 from reports.paper_style import BEST, SECOND, Entry, PaperTable, paper_table, representatives
-from repsim.records import Tag
+from repsim.records import METRICS, Tag
 from sweeps.tracking import prepare_store
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
@@ -339,8 +340,36 @@ def test_only_wide_tables_are_fitted_to_the_line() -> None:
     assert "resizebox" not in paper_tables.to_latex(narrow)
     wide = replace(narrow, rows=(("c" * 80, "d"),))
     lines = paper_tables.to_latex(wide).splitlines()
-    assert lines[4].startswith(r"\resizebox")
+    assert lines[5].startswith(r"\resizebox")
     assert lines[-2] == r"\end{tabular}}"
+
+
+def test_long_heads_stand_in_several_lines() -> None:
+    assert latex.stacked("similarity (CKA) ↑") == r"\shortstack[r]{similarity\\(CKA) $\uparrow$}"
+    assert latex.stacked("accuracy ↑") == r"accuracy $\uparrow$"
+    assert latex.stacked("[a] & *b* c d e", "l").startswith(r"\shortstack[l]{{[}a{]}")
+
+
+def test_latex_gets_the_columns_that_fit_on_a_page(single: Sweep) -> None:
+    table = paper_tables.front_table(single, studies(single))
+    tex, csv = paper_tables.to_latex(table), paper_tables.to_csv(table)
+    assert "train_seconds" not in tex
+    assert "NLL" in csv.splitlines()[0]
+    assert "NLL" not in tex
+    assert tex.count(r"0.400") >= 1
+    assert paper_tables.to_latex(replace(table, printed=())).count("NLL") > 0
+
+
+def test_an_error_has_the_decimals_of_its_mean() -> None:
+    shown = {
+        (0.1, 0.004, "sharpness"): "0.100 ± 0.004",
+        (0.0123, 0.00468, "sharpness"): "0.0123 ± 0.0047",
+        (6.28e-5, 5.3e-6, "sharpness"): "6.28e-05 ± 5.3e-06",
+        (123.0, 4.0, "sharpness"): "123 ± 4",
+        (0.05, 0.004, "val_accuracy"): "0.050 ± 0.004",
+    }
+    for (mean, error, name), text in shown.items():
+        assert paper_tables.show(Estimate(mean=mean, error=error), METRICS[name]) == text
 
 
 def test_captions_are_escaped_in_markdown() -> None:
