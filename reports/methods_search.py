@@ -11,7 +11,7 @@ from reports.methods_training import said, searched, used
 from reports.paper_tables import varied_keys
 from reports.searched import branch_words, branches, either, number, value_words
 from reports.values import finite
-from repsim.records import METRICS, RHO_HEADLINE, Status
+from repsim.records import METRICS, RHO_HEADLINE, Stage, Status
 
 _SAMPLERS = {
     "auto": "a start that covers the space, then the candidate with the largest expected gain in hypervolume under a "
@@ -186,7 +186,15 @@ def measures(sweep: Sweep, studies: Sequence[Study]) -> list[str]:
         "to each tensor's norm, over backbone and head (adapters merged), in evaluation mode, on up to 512 fixed "
         "training images.",
     ]
-    return sentences + [f"The {metric.label} is: {metric.description}." for metric in others]
+    sentences += [f"The {metric.label} is: {metric.description}." for metric in others]
+    derived = sweep.trials[sweep.trials["stage"] == Stage.DERIVED.value]
+    between = used(sweep, derived, "wise_alpha")
+    if between:
+        sentences.append(
+            "Measured too, without training, were models with the weights (1 - α) × pretrained + α × finetuned, at "
+            f"α = {either(between, 'and')}."
+        )
+    return sentences
 
 
 def software(sweep: Sweep) -> list[str]:
