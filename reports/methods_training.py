@@ -26,8 +26,12 @@ def searched(trials: pd.DataFrame) -> pd.DataFrame:
 
 def used(sweep: Sweep, trials: pd.DataFrame, key: str) -> tuple[object, ...]:
     """The values of a configuration key among ``trials``, each once, numbers by size; what is absent is left out."""
-    found = [sweep.configs[run_id].get(key) for run_id in trials["mlflow_run_id"]]
-    present = list({json.dumps(value): value for value in found if value is not None}.values())
+    found: dict[object, object] = {}
+    for run_id in trials["mlflow_run_id"]:
+        value = sweep.configs[run_id].get(key)
+        if value is not None:
+            found.setdefault(json.dumps(value) if isinstance(value, list | dict) else value, value)
+    present = list(found.values())
     numbers = [size for value in present if (size := finite(value)) is not None]
     if len(numbers) < len(present):
         return tuple(present)

@@ -106,11 +106,14 @@ def paper_table(sweep: Sweep, studies: Sequence[Study]) -> PaperTable | None:
     measures = choose_measures(sweep, studies)
     found: dict[tuple[str, str], dict[str, Entry]] = {}
     for study in studies:
-        for row in records(study.trials[study.trials["stage"] == Stage.SEARCH.value]):
-            found.setdefault((str(row["backbone"]), str(row["method"])), {})
+        search = study.trials[study.trials["stage"] == Stage.SEARCH.value]
+        for backbone, method in search[["backbone", "method"]].drop_duplicates().itertuples(index=False):
+            found.setdefault((str(backbone), str(method)), {})
     chosen = {study.data: representatives(study) for study in studies}
     for study in studies:
-        rows = {row["mlflow_run_id"]: row for row in records(study.trials)}
+        ids = [point.run_id for point in chosen[study.data].values()]
+        standing = study.trials[study.trials["mlflow_run_id"].isin(ids)]
+        rows = {row["mlflow_run_id"]: row for row in records(standing)}
         block = {
             place: _entry(point, rows[point.run_id], measures, sweep) for place, point in chosen[study.data].items()
         }
