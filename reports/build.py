@@ -35,7 +35,9 @@ what is written into the report folder:
   index.html                  the page: self-contained, needs no network
   trials.parquet              every trial: configuration, metrics, state
   front.parquet               the rows of trials.parquet that are on the front
-  tables/*.csv *.md *.tex     front members and methods, for papers
+  tables/*.csv *.md *.tex     methods by data set as a paper prints them (paper), front members (front), trials per
+                              method (methods); LaTeX needs booktabs, graphicx and T1 fontenc
+  tables/methods_paragraph.*  every setting in sentences (md, tex)
   figures/*.png *.svg         the pictures, for papers
   report.pdf                  with --format pdf
   points/TRIAL.yaml           a space file per front member: launching it repeats that trial
@@ -131,7 +133,7 @@ def four_states(trials: pd.DataFrame) -> pd.DataFrame:
 
 def _write(sweep: Any, work: Path, folder: Path) -> None:
     """Everything into ``work``; ``folder`` is where it will lie, for the commands shown."""
-    from reports import figures, fronts, page, paper_tables, points
+    from reports import figures, fronts, methods_paragraph, page, paper_render, paper_style, paper_tables, points
     from reports.chapters import CHAPTERS
     from reports.chapters.chapter import Chapter
 
@@ -144,6 +146,11 @@ def _write(sweep: Any, work: Path, folder: Path) -> None:
     told[told["on_front"].fillna(False)].to_parquet(work / "front.parquet", index=False)
     tables = [paper_tables.front_table(sweep, studies), paper_tables.methods_table(sweep, studies)]
     paper_tables.write_tables(tables, work / "tables")
+    paper = paper_style.paper_table(sweep, studies)
+    if paper is not None:
+        paper_render.write_paper(paper, work / "tables")
+    topics = methods_paragraph.topics(sweep, studies, paper)
+    methods_paragraph.write_paragraph(topics, work / "tables")
     points.write_points(sweep, studies, work / "points")
     styles = figures.choose_styles(
         [point.method for study in studies for point in study.points],
@@ -160,6 +167,7 @@ def _write(sweep: Any, work: Path, folder: Path) -> None:
         report=folder,
     )
     chapters = [section(chapter) for section in CHAPTERS]
+    chapters += [paper_render.section(paper), methods_paragraph.section(topics)]
     text = page.render(sweep, studies, drawn, chapters, {table.name: table for table in tables}, folder)
     (work / "index.html").write_text(text, encoding="utf-8")
 
