@@ -9,6 +9,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -34,7 +35,9 @@ what is written into the report folder:
   index.html                  the page: self-contained, needs no network
   trials.parquet              every trial: configuration, metrics, state
   front.parquet               the rows of trials.parquet that are on the front
-  tables/*.csv *.md *.tex     front members and methods, for papers
+  tables/*.csv *.md *.tex     methods by data set as a paper prints them (paper), front members (front), trials per
+                              method (methods); LaTeX needs booktabs, graphicx and T1 fontenc
+  tables/methods_paragraph.*  every setting in sentences (md, tex)
   figures/*.png *.svg         the pictures, for papers
   report.pdf                  with --format pdf
   points/TRIAL.yaml           a space file per front member: launching it repeats that trial
@@ -137,7 +140,7 @@ def four_states(trials: pd.DataFrame) -> pd.DataFrame:
 
 def _write(sweep: Any, work: Path, folder: Path) -> None:
     """Everything into ``work``; ``folder`` is where it will lie, for the commands shown."""
-    from reports import figures, fronts, page, paper_tables, points
+    from reports import figures, fronts, methods_paragraph, page, paper_render, paper_style, paper_tables, points
     from reports.chapters import CHAPTERS
     from reports.chapters.chapter import Chapter
 
@@ -150,6 +153,11 @@ def _write(sweep: Any, work: Path, folder: Path) -> None:
     told[told["on_front"].fillna(False)].to_parquet(work / "front.parquet", index=False)
     tables = [paper_tables.front_table(sweep, studies), paper_tables.methods_table(sweep, studies)]
     paper_tables.write_tables(tables, work / "tables")
+    paper = paper_style.paper_table(sweep, studies)
+    if paper is not None:
+        paper_render.write_paper(paper, work / "tables")
+    topics = methods_paragraph.topics(sweep, studies, paper)
+    methods_paragraph.write_paragraph(topics, work / "tables")
     points.write_points(sweep, studies, work / "points")
     styles = figures.choose_styles(
         [point.method for study in studies for point in study.points],
@@ -166,6 +174,7 @@ def _write(sweep: Any, work: Path, folder: Path) -> None:
         report=folder,
     )
     chapters = [section(chapter) for section in CHAPTERS]
+    chapters += [paper_render.section(paper), methods_paragraph.section(topics)]
     text = page.render(sweep, studies, drawn, chapters, {table.name: table for table in tables}, folder)
     (work / "index.html").write_text(text, encoding="utf-8")
 
@@ -186,7 +195,7 @@ def _draw(study: Any, styles: Any, folder: Path, stem: str) -> Any:
     from reports import drawing, figures, page
 
     def save(picture: Any, name: str) -> tuple[str, str] | None:
-        return None if picture is None else drawing.save(drawing.drawn(picture), folder, name)
+        return None if picture is None else drawing.save(partial(drawing.draw_front, picture), folder, name)
 
     picture = None if study.single else figures.front_picture(study, styles)
     panels = []
@@ -200,8 +209,6 @@ def _draw(study: Any, styles: Any, folder: Path, stem: str) -> Any:
         front_file=f"figures/front{stem}.svg and .png",
         picture=picture,
         panels=panels,
-        course=save(None if study.single else figures.course_picture(study), f"hypervolume{stem}"),
-        strength=save(figures.strength_picture(study, styles), f"strength{stem}"),
     )
 
 

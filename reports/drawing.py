@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import io
-import math
 import warnings
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,25 +12,12 @@ import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from reports.figures import CoursePicture, FrontPicture, Mark, StrengthPicture, shorten
+from reports.figures import FrontPicture, Mark, shorten
 from reports.style import DARK, LIGHT, Theme, marker
-
-Picture = FrontPicture | CoursePicture | StrengthPicture
-
 
 Draw = Callable[[Theme], Figure]
 """Draws one picture for pages of one theme, whose matplotlib settings are in force when it is called."""
-
-
-def drawn(picture: Picture) -> Draw:
-    """How a picture is drawn."""
-    if isinstance(picture, FrontPicture):
-        return partial(_front, picture)
-    if isinstance(picture, CoursePicture):
-        return partial(_course, picture)
-    return partial(_strength, picture)
 
 
 def save(draw: Draw, folder: Path, stem: str) -> tuple[str, str]:
@@ -74,7 +59,8 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
-def _front(picture: FrontPicture, theme: Theme) -> Figure:
+def draw_front(picture: FrontPicture, theme: Theme) -> Figure:
+    """Every trial, and the steps that join the best."""
     figure = new_figure(5.4, 4.5) if picture.panel else new_figure(7.6, 5.0)
     axes = figure.add_subplot()
     axes.set_title(picture.title)
@@ -255,58 +241,3 @@ def _dot(face: str, shape: str, label: str, theme: Theme, edge: str | None = Non
         [], [], linestyle="", marker=shape, markersize=size,
         markerfacecolor=face, markeredgecolor=edge or theme.background, label=shown,
     )  # fmt: skip
-
-
-def _course(picture: CoursePicture, theme: Theme) -> Figure:
-    figure = new_figure(7.6, 3.3)
-    axes = figure.add_subplot()
-    axes.step(picture.trials, picture.values, where="post", color=theme.colour(2), linewidth=2)
-    axes.plot(picture.trials[-1:], picture.values[-1:], "o", color=theme.colour(2))
-    axes.set_xlabel("finished search trials")
-    axes.set_ylabel("hypervolume (share of the box)")
-    axes.set_ylim(0, min(1.0, max(0.05, 1.12 * max(picture.values))))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.text(0.99, 0.04, picture.reference, transform=axes.transAxes, ha="right", fontsize=9, color=theme.muted)
-    return figure
-
-
-def _decade(values: Sequence[float]) -> tuple[float, float]:
-    """Limits with room at both ends and at least a decade wide, so that some ticks fall inside."""
-    low, high = min(values) / 1.3, max(values) * 1.3
-    widen = max(1.0, math.sqrt(10 * low / high))
-    return low / widen, high * widen
-
-
-def _strength(picture: StrengthPicture, theme: Theme) -> Figure:
-    rows, columns = len(picture.rows), len(picture.methods)
-    figure = new_figure(max(4.2, 2.5 * columns + 0.8), 2.1 * rows + 0.5)
-    grid = figure.subplots(rows, columns, sharex=True, sharey="row", squeeze=False)
-    for row, name in enumerate(picture.rows):
-        for column, method in enumerate(picture.methods):
-            axes = grid[row][column]
-            points = picture.series[row][column]
-            colour = theme.colour(picture.styles.methods.index(method))
-            for slot, backbone in enumerate(picture.styles.backbones):
-                mine = [(x, y) for x, y, owner in points if owner == backbone]
-                if mine:
-                    xs, ys = zip(*mine, strict=True)
-                    axes.plot(xs, ys, marker(slot), linestyle="-", color=colour, alpha=0.85, linewidth=0.9)
-            axes.set_xscale("log")
-            # the default labels are mathematics, which the theme turns off for names from users
-            axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0), numticks=9))
-            axes.set_xlim(*_decade([x for row in picture.series for column in row for x, _, _ in column]))
-            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-            axes.xaxis.set_minor_locator(NullLocator())
-            if row == 0:
-                axes.set_title(shorten(method, 22))
-            if row == rows - 1:
-                axes.set_xlabel("strength λ")
-            if column == 0:
-                axes.set_ylabel(shorten(name, 28))
-    if len(picture.styles.backbones) > 1:
-        handles = [
-            _dot(theme.muted, marker(slot), shorten(name, 28), theme)
-            for slot, name in enumerate(picture.styles.backbones)
-        ]
-        figure.legend(handles=handles, loc="outside lower center", ncols=3)
-    return figure

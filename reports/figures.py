@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from reports.fronts import Point, Study, front_order
-from reports.sweep_runs import trial_order
-from reports.values import finite
 from repsim.catalogue import method_names
 from repsim.records import METRICS, Direction, Objective
 
@@ -82,25 +80,6 @@ class FrontPicture:
     x_range: tuple[float, float]
     y_range: tuple[float, float]
     panel: bool
-    styles: Styles
-
-
-@dataclass(frozen=True, kw_only=True)
-class CoursePicture:
-    """Hypervolume against finished trials."""
-
-    trials: tuple[int, ...]
-    values: tuple[float, ...]
-    reference: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class StrengthPicture:
-    """One column per method with a strength, one row per objective: (strength, value, backbone)."""
-
-    methods: tuple[str, ...]
-    rows: tuple[str, ...]
-    series: tuple[tuple[tuple[tuple[float, float, str], ...], ...], ...]
     styles: Styles
 
 
@@ -221,43 +200,3 @@ def _padded(values: Sequence[float], least: float) -> tuple[float, float]:
     low, high = min(values), max(values)
     room = max(0.07 * (high - low), least * 1.15, 0.005 if high == low else 0.0)
     return low - room, high + room
-
-
-def course_picture(study: Study) -> CoursePicture | None:
-    """Hypervolume against trials; None when there is none."""
-    if not study.course or study.reference is None:
-        return None
-    worst = ", ".join(
-        f"{METRICS[objective.metric].label} {study.reference.worst[objective.metric]:.3g}"
-        for objective in study.objectives
-    )
-    return CoursePicture(
-        trials=tuple(count for count, _ in study.course),
-        values=tuple(value for _, value in study.course),
-        reference=f"reference: {worst}",
-    )
-
-
-def strength_picture(study: Study, styles: Styles) -> StrengthPicture | None:
-    """How each objective answers to the strength, per method with two strengths or more; None when there is none."""
-    found: dict[str, list[Point]] = {}
-    for point in study.points:
-        trained = point.eligible and point.derived_from is None
-        if trained and point.strength is not None and point.strength > 0:
-            found.setdefault(point.method, []).append(point)
-    methods = [name for name in styles.methods if len({p.strength for p in found.get(name, [])}) > 1]
-    if not methods:
-        return None
-    series = []
-    for index in range(len(study.objectives)):
-        row = []
-        for method in methods:
-            ordered = sorted(found[method], key=lambda p: (finite(p.strength) or 0.0, trial_order(p.trial_id)))
-            row.append(tuple((p.strength or 0.0, p.values[index], p.backbone) for p in ordered))
-        series.append(tuple(row))
-    return StrengthPicture(
-        methods=tuple(methods),
-        rows=tuple(METRICS[objective.metric].label for objective in study.objectives),
-        series=tuple(series),
-        styles=styles,
-    )

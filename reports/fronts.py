@@ -309,10 +309,19 @@ def runs(trials: pd.DataFrame) -> pd.DataFrame:
     return trials[trials["stage"] != Stage.DERIVED.value]
 
 
+def by_ending(trials: pd.DataFrame) -> tuple[str, ...]:
+    """MLflow run ids of the finished search trials, in the order they ended; what has no time comes last."""
+    final = trials[
+        trials["stage"].eq(Stage.SEARCH.value) & trials["status"].isin([s.value for s in Status if s.terminal])
+    ]
+    order = final.assign(_at=final["ended"].fillna("~")).sort_values("_at", kind="stable")
+    return tuple(str(run_id) for run_id in order["mlflow_run_id"])
+
+
 def hypervolume_course(
     trials: pd.DataFrame, points: Sequence[Point], objectives: Sequence[Objective], reference: Reference | None
 ) -> tuple[tuple[tuple[int, float], ...], str]:
-    """Hypervolume after each finished search trial, in the order they ended; or why there is none.
+    """Hypervolume after each finished search trial, in the order of :func:`by_ending`; or why there is none.
 
     A trial's derived points came with it.
     """
@@ -332,14 +341,10 @@ def hypervolume_course(
         if point.candidate:
             owner = point.trial_id if point.derived_from is None else point.derived_from
             eligible.setdefault(run_of.get(owner, point.run_id), []).append(point.values)
-    final = trials[
-        trials["stage"].eq(Stage.SEARCH.value) & trials["status"].isin([s.value for s in Status if s.terminal])
-    ]
-    order = final.assign(_at=final["ended"].fillna("~")).sort_values("_at", kind="stable")["mlflow_run_id"]
     course: list[tuple[int, float]] = []
     seen: list[tuple[float, ...]] = []
-    for count, run_id in enumerate(order, start=1):
-        seen += eligible.get(str(run_id), [])
+    for count, run_id in enumerate(by_ending(trials), start=1):
+        seen += eligible.get(run_id, [])
         try:
             course.append((count, hypervolume(seen, worst, ideal, directions)))
         except ValueError:

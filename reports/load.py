@@ -67,6 +67,8 @@ class Sweep:
     ``trials`` has the columns of TRIAL_COLUMNS and then ``param/KEY``, one row per trial, in order of trial number.
     ``configs`` (flat configuration) and ``facts`` are keyed by MLflow run id; ``hashes`` holds (data, probe).
     ``curves`` is what reports.curves reads: a row per run, metric and epoch.
+    ``search`` are the settings of the search and ``space`` what it searched, as the space's file would say it; both are
+    empty where they were not recorded. ``code`` holds (commit, whether it was changed) by run id, "" where unknown.
     ``anchors`` are the run ids of ``linear_probe`` and ``full`` at default settings. ``notes`` say what could not be
     read. ``state`` is the parent run's: running, finished, killed or failed.
     """
@@ -84,6 +86,8 @@ class Sweep:
     git_dirty: bool
     versions: Mapping[str, str]
     space_hash: str
+    search: Mapping[str, object]
+    space: Mapping[str, object]
     state: str
     started: str
     trials: pd.DataFrame
@@ -91,6 +95,7 @@ class Sweep:
     configs: Mapping[str, Mapping[str, object]]
     facts: Mapping[str, Mapping[str, object]]
     hashes: Mapping[str, tuple[str, str]]
+    code: Mapping[str, tuple[str, bool]]
     anchors: frozenset[str]
     notes: tuple[str, ...]
 
@@ -121,10 +126,12 @@ def load_sweep(client: Any, name: str, *, fresh: bool = False) -> Sweep:
         references=_references(tags, notes),
         confirmations=_confirmations(tags, notes),
         command=tags.get(Tag.COMMAND, ""),
-        git_commit=tags.get(Tag.GIT_COMMIT, ""),
-        git_dirty=tags.get(Tag.GIT_DIRTY, "").lower() == "true",
+        git_commit=_code(tags)[0],
+        git_dirty=_code(tags)[1],
         versions={str(k): str(v) for k, v in _json(tags, Tag.VERSIONS, dict, notes, "the sweep").items()},
         space_hash=tags.get(Tag.SPACE_HASH, ""),
+        search=_json(tags, Tag.SEARCH, dict, notes, "the sweep"),
+        space=_json(tags, Tag.SPACE, dict, notes, "the sweep"),
         state=parent.info.status.lower(),
         started=_time(parent.info.start_time),
         trials=trials,
@@ -135,6 +142,7 @@ def load_sweep(client: Any, name: str, *, fresh: bool = False) -> Sweep:
             run.info.run_id: (run.data.tags.get(Tag.DATA_HASH, ""), run.data.tags.get(Tag.PROBE_HASH, ""))
             for run in runs
         },
+        code={run.info.run_id: _code(run.data.tags) for run in runs},
         anchors=_anchors(runs, trials),
         notes=tuple(notes),
     )
@@ -322,6 +330,11 @@ def _anchors(runs: list[Any], trials: pd.DataFrame) -> frozenset[str]:
     search = trials[trials["stage"] == Stage.SEARCH.value]
     first = search.groupby("data", sort=False).head(2)
     return marked or frozenset(first.loc[first["method"].isin(["linear_probe", "full"]), "mlflow_run_id"])
+
+
+def _code(tags: Mapping[str, str]) -> tuple[str, bool]:
+    """The commit that a run names, and whether it says that the files differed from it."""
+    return tags.get(Tag.GIT_COMMIT, ""), tags.get(Tag.GIT_DIRTY, "").lower() == "true"
 
 
 def _time(milliseconds: int | None) -> str:

@@ -8,7 +8,10 @@ from collections.abc import Mapping, Sequence
 
 from reports.paper_tables import Table
 
-_NUMBERS = frozenset({"strength", "optim.lr", "seed", "trials", "completed", "on the front", "attempts", "n"})
+_NUMBERS = frozenset(
+    {"strength", "optim.lr", "seed", "trials", "runs", "epochs", "completed", "pruned", "failed", "on the front"}
+    | {"attempts", "n"}
+)
 
 
 def esc(value: object) -> str:

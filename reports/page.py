@@ -37,8 +37,6 @@ class Drawn:
     front_file: str
     picture: FrontPicture | None
     panels: Sequence[tuple[str, tuple[str, str]]]
-    course: tuple[str, str] | None
-    strength: tuple[str, str] | None
 
 
 def render(
@@ -143,22 +141,6 @@ def _study(sweep: Sweep, study: Study, drawn: Drawn, number: int, report: Path, 
     if said:
         parts.append(f"<h3>Confirmation</h3><p>{esc(said)}</p>")
     parts.append(_picks(sweep, study, report))
-    if not study.single:
-        parts.append("<h3>Hypervolume against trials</h3>")
-    if drawn.course is not None:
-        parts.append(
-            f'<figure class="narrow"><div class="wide">{image(drawn.course, "Hypervolume against trials")}</div>'
-        )
-        parts.append(f"<figcaption>{esc(_course_caption(study))}</figcaption></figure>")
-    elif study.course_note and not study.single:
-        parts.append(f"<p>{esc(study.course_note)}</p>")
-    if drawn.strength is not None:
-        parts.append("<h3>What the strength does</h3>")
-        parts.append(f'<figure><div class="wide">{image(drawn.strength, "Objectives against strength")}</div>')
-        parts.append(
-            "<figcaption>Each objective against λ, per method, over the eligible trials; other settings, such as the "
-            "learning rate, vary between the points too.</figcaption></figure>"
-        )
     return "\n".join(parts)
 
 
@@ -228,21 +210,6 @@ def _front_caption(study: Study) -> str:
     if study.members:
         said.append(words.separation(study))
     return " ".join(said)
-
-
-def _course_caption(study: Study) -> str:
-    if study.reference is None:
-        return ""
-    corners = [
-        f"{METRICS[o.metric].label} from {show(study.reference.worst[o.metric], METRICS[o.metric])} "
-        f"to {show(study.reference.ideal[o.metric], METRICS[o.metric])}"
-        for o in study.objectives
-    ]
-    return (
-        f"Share of the box between reference and ideal that the front dominates: {'; '.join(corners)}. "
-        "The reference was fixed once, from the sweep's anchors; points outside the box count nothing."
-        + (" Counted are the search's own runs, before their front was confirmed." if study.means else "")
-    )
 
 
 def _picks(sweep: Sweep, study: Study, report: Path) -> str:

@@ -14,6 +14,8 @@ import pandas as pd
 
 from reports.confirmed import Estimate, estimates
 from reports.fronts import Study, wise_words
+from reports.latex import stacked, table_float
+from reports.latex import tex_escape as tex_escape
 from reports.load import Sweep, records
 from reports.values import finite
 from repsim.records import METRICS, PARAM_PREFIX, Metric, Stage, Status
@@ -29,13 +31,17 @@ MISSING = "–"
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Raw ``rows`` under ``columns``; ``metrics`` names the metric a column holds, which decides its digits."""
+    """Raw ``rows`` under ``columns``; ``metrics`` names the metric a column holds, which decides its digits.
+
+    ``printed`` are the columns that LaTeX gets where all would not fit on a page; () is all.
+    """
 
     name: str
     caption: str
     columns: tuple[str, ...]
     rows: tuple[tuple[object, ...], ...]
     metrics: Mapping[str, Metric]
+    printed: tuple[str, ...] = ()
 
     def cells(self) -> list[list[str]]:
         """The rows as text, rounded for reading; what is missing is a dash."""
@@ -54,8 +60,7 @@ def show(value: object, metric: Metric | None = None) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, Estimate):
-        error = "" if value.error is None else f" ± {show(value.error, metric)}"
-        return show(value.mean, metric) + error
+        return show(value.mean, metric) if value.error is None else _with_error(value.mean, value.error, metric)
     if isinstance(value, list | tuple | dict):
         return json.dumps(value)
     found = finite(value)
@@ -68,6 +73,15 @@ def show(value: object, metric: Metric | None = None) -> str:
     if metric is not None and (metric.unit == "fraction" or (metric.per_split and metric.unit in ("", "nats"))):
         return f"{found:.3f}"
     return f"{found:,.0f}" if found == round(found) and abs(found) >= 1000 else f"{found:.3g}"
+
+
+def _with_error(mean: float, error: float, metric: Metric | None) -> str:
+    """``0.812 ± 0.010``: both with the same number of decimals, three digits of the mean at least."""
+    text = show(mean, metric)
+    if text == f"{mean:.3g}":
+        text = f"{mean:#.3g}".rstrip(".")  # which keeps the zeros at the end
+    decimals = len(text.partition(".")[2])
+    return f"{text} ± {show(error, metric) if 'e' in text else f'{error:.{decimals}f}'}"
 
 
 def varied_keys(sweep: Sweep, run_ids: Sequence[str]) -> tuple[str, ...]:
@@ -123,13 +137,19 @@ def front_table(sweep: Sweep, studies: Sequence[Study]) -> Table:
     caption = f"Front of sweep {sweep.name}. Test metrics are shown, never used for choosing."
     if confirmed:
         caption += " Values are means over n fresh seeds ± one standard error; n = 1 is the search's own run."
+    chosen = [objective.metric for objective in sweep.objectives]
+    chosen += [*(name.replace("val_", "test_") for name in chosen if name.startswith("val_")), "sharpness"]
     return Table(
         name="front",
         caption=caption,
         columns=("data", "trial", *varied, *(("n",) if confirmed else ()), *(METRICS[name].label for name in names)),
         rows=tuple(rows),
         metrics={METRICS[name].label: METRICS[name] for name in names},
-    )
+        printed=(
+            *(("data",) if len(studies) > 1 else ()), "trial", *varied, "n",
+            *(METRICS[name].label for name in chosen),
+        ),
+    )  # fmt: skip
 
 
 def _known(key: str, config: Mapping[str, object], row: Mapping[str, object]) -> object:
@@ -242,53 +262,34 @@ def to_markdown(table: Table) -> str:
     """A pipe table; what Markdown would read as a column, an element, a link or an emphasis is escaped."""
 
     def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(_markdown(cell) for cell in cells) + " |"
+        return "| " + " | ".join(markdown_escape(cell) for cell in cells) + " |"
 
     lines = [line(table.columns), "|" + " --- |" * len(table.columns), *(line(cells) for cells in table.cells())]
-    return "\n".join([*lines, "", table.caption, ""])
+    return "\n".join([*lines, "", markdown_escape(table.caption), ""])
 
 
-def _markdown(text: str) -> str:
+def markdown_escape(text: str) -> str:
+    """``text`` on one line, as Markdown shows it literally."""
     flat = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"[\\|`*\[\]]", r"\\\g<0>", flat)
 
 
-_TEX = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "[": "{[}", "]": "{]}", "*": "{*}", "`": r"\textasciigrave{}", "'": r"\textquotesingle{}",
-    "–": r"\textendash{}", "±": r"$\pm$", "ρ": r"$\rho$", "λ": r"$\lambda$", "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
-}  # fmt: skip
-
-
-def tex_escape(text: str) -> str:
-    """``text`` as LaTeX shows it literally; what is not printable becomes a question mark.
-
-    Brackets and stars stand in braces, because LaTeX reads them as arguments of the row's end before them.
-    """
-    plain = "".join(character if character.isprintable() else "?" for character in " ".join(text.split()))
-    literal = "".join(_TEX.get(character, character) for character in plain)
-    return re.sub("-(?=-)", "-{}", literal)  # two hyphens would be set as a dash
-
-
 def to_latex(table: Table) -> str:
-    """A booktabs table (needs booktabs and, with quotes in names, T1 fontenc; before LaTeX 2020, textcomp as well)."""
-    numeric = [column in table.metrics for column in table.columns]
-    lines = [
-        r"\begin{table}",
-        r"\centering",
-        rf"\caption{{{tex_escape(table.caption)}}}",
-        r"\begin{tabular}{" + "".join("r" if is_number else "l" for is_number in numeric) + "}",
+    """A booktabs table, no wider than the page (what it needs: reports.latex)."""
+    kept = [index for index, column in enumerate(table.columns) if not table.printed or column in table.printed]
+    columns = [table.columns[index] for index in kept]
+    sides = ["r" if column in table.metrics else "l" for column in columns]
+    cells = [[row[index] for index in kept] for row in table.cells()]
+    tabular = [
+        r"\begin{tabular}{" + "".join(sides) + "}",
         r"\toprule",
-        " & ".join(tex_escape(column) for column in table.columns) + r" \\",
+        " & ".join(stacked(column, side) for column, side in zip(columns, sides, strict=True)) + r" \\",
         r"\midrule",
-        *(" & ".join(tex_escape(cell) for cell in cells) + r" \\" for cells in table.cells()),
+        *(" & ".join(tex_escape(cell) for cell in row) + r" \\" for row in cells),
         r"\bottomrule",
         r"\end{tabular}",
-        r"\end{table}",
     ]
-    return "\n".join(lines) + "\n"
+    return table_float(tabular, caption=table.caption, label=f"tab:{table.name}", heads=columns, cells=cells)
 
 
 def write_tables(tables: Sequence[Table], folder: Path) -> list[Path]:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from reports import cautions
 from reports.confirmed import UNDER_WAY, Estimate
 from reports.fronts import KNEE, WITHIN, Point, Study, front_order, recommend, runs, wise_words
 from reports.load import Sweep
@@ -215,9 +216,7 @@ def warnings_for(sweep: Sweep, studies: Sequence[Study]) -> list[tuple[str, str]
     if failed:
         text = f"{failed} of {len(status)} trials failed; the reasons are listed below, and none is on the front."
         found.append(("failed trials", text))
-    if sweep.git_dirty:
-        text = "The working tree had uncommitted changes, so the commit alone does not name the code that ran."
-        found.append(("dirty tree", text))
+    found += cautions.of_code(sweep)
     single = [study.data for study in studies if not study.means]
     if single and len(status):
         which = "" if len(single) == len(studies) else f"{', '.join(single)}: "
@@ -228,7 +227,8 @@ def warnings_for(sweep: Sweep, studies: Sequence[Study]) -> list[tuple[str, str]
         found.append((NO_ERROR_BARS, text))
     for study in studies:
         who = f"{study.data}: " if len(studies) > 1 else ""
-        found.extend((short, f"{who}{text}") for short, text in _data_warnings(sweep, study))
+        told = [*_data_warnings(sweep, study), *cautions.of_study(sweep, study)]
+        found.extend((short, f"{who}{text}") for short, text in told)
     if sweep.notes:
         more = f" And {len(sweep.notes) - SHOWN_NOTES} more like this." if len(sweep.notes) > SHOWN_NOTES else ""
         found.append(("unreadable record", " ".join(sweep.notes[:SHOWN_NOTES]) + more))

@@ -7,8 +7,11 @@ allowed, and the nearest valid spelling. Command lines print them on stderr and 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+_NUMBER = re.compile(r"[-+]?\d[\d.]*(e[-+]?\d+)?")
 
 
 def nearest(value: object, allowed: Iterable[str]) -> str | None:
@@ -22,6 +25,11 @@ def one_line(value: object, limit: int = 80) -> str:
     text = repr(value) if isinstance(value, str) else str(value)
     text = "".join(character if character.isprintable() else "?" for character in text)
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def without_numbers(text: str) -> str:
+    """``text`` with every number as ``#``: reasons that differ in their numbers alone have one cause."""
+    return _NUMBER.sub("#", text)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -159,6 +159,8 @@ class Tag:
     CONSTRAINTS = "constraints"
     REFERENCE = "hypervolume_reference"
     CONFIRMATION = "confirmation"
+    SEARCH = "search"
+    SPACE = "space"
     COMMAND = "command"
     GIT_COMMIT = "git_commit"
     GIT_DIRTY = "git_dirty"

@@ -5,7 +5,6 @@ Order matters: a fact is journaled (fsynced) before anybody acts on it. One thre
 
 from __future__ import annotations
 
-import re
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -13,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
+from repsim.errors import without_numbers
 from repsim.records import WISE_ALPHAS, EpochResult, Stage, Status, TrialResult
 from sweeps.disk import Disk
 from sweeps.journal import Journal
@@ -30,7 +30,6 @@ GIVE_UP_AFTER = 5
 
 _KILLED = "the trial's process was killed from outside (by hand, or by the system when memory ran out)"
 _MEMORY = "if it was memory: lower --parallel, optim.batch_size or data.image_size"
-_NUMBER = re.compile(r"[-+]?\d[\d.]*(e[-+]?\d+)?")
 
 
 class Listener(Protocol):
@@ -239,7 +238,7 @@ class Sweep:
         if judged.status is not Status.FAILED:
             self._failures.clear()
             return
-        cause = _NUMBER.sub("#", judged.reason)
+        cause = without_numbers(judged.reason)
         self._failures = [*(known for known in self._failures if known == cause), cause]
         if len(self._failures) >= GIVE_UP_AFTER:
             self.gave_up = f"{GIVE_UP_AFTER} trials in a row failed with the same cause: {judged.reason}"

@@ -383,6 +383,8 @@ class SweepWriter:
             metrics = [point for point in points(record) if point.step > logged.get(point.key, -1)]
         fresh = {key: value for key, value in params(record.trial).items() if key not in child.params}
         wanted = texts({**self._fixed_tags(record.trial), **state_tags(record)})
+        if child.settled:  # the code that is running now is not the one that trained it
+            wanted |= {key: child.tags[key] for key in code_tags(self._provenance) if key in child.tags}
         if self._front is not None and record.status.terminal:
             wanted[Tag.ON_FRONT] = text(record.trial.trial_id in self._front)
         tags = {key: value for key, value in wanted.items() if child.tags.get(key) != value}

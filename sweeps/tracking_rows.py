@@ -31,6 +31,7 @@ class Point(NamedTuple):
 
 def sweep_tags(space: Space, sweep: str, provenance: Mapping[str, object], command: str) -> dict[str, str]:
     """Tags of the parent run, without its status."""
+    document = space.to_dict()
     objectives = [{"metric": item.metric, "direction": item.direction} for item in space.objectives]
     return texts(
         {
@@ -41,6 +42,8 @@ def sweep_tags(space: Space, sweep: str, provenance: Mapping[str, object], comma
             Tag.CONSTRAINTS: [f"{item.metric} {item.sense} {item.bound!r}" for item in space.constraints],
             Tag.DATA: ", ".join(space.data),
             Tag.SPACE_HASH: space_hash(space),
+            Tag.SEARCH: {key: document[key] for key in ("search", "budget", "confirm", "resources")},
+            Tag.SPACE: document["space"],
             Tag.COMMAND: command,
             **code_tags(provenance),
             Tag.VERSIONS: provenance.get("versions", {}),

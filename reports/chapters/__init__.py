@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reports.chapters import methods
+from reports.chapters import course, mattered, methods
 from reports.chapters.chapter import Section
 
-CHAPTERS: tuple[Section, ...] = (methods.section,)
+CHAPTERS: tuple[Section, ...] = (methods.section, mattered.section, course.section)

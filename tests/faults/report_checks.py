@@ -29,7 +29,7 @@ OWN_TAGS = frozenset(
             "dl",
         ),
         *("dt", "dd", "small", "figure", "figcaption", "picture", "source", "img", "table", "thead", "tbody", "tr"),
-        *("th", "td", "pre", "code", "details", "summary", "footer", "script"),
+        *("th", "td", "u", "pre", "code", "details", "summary", "footer", "script"),
     }
 )
 
@@ -91,8 +91,12 @@ def check_markdown(text: str, rows: int, columns: int) -> None:
 
 TEX_ESCAPES = re.compile(
     r"\\(?:textbackslash|textasciitilde|textasciicircum|textasciigrave|textless|textgreater|textbar|textquotedbl"
-    r"|textquotesingle|textendash)\{\}|\\[&%$#_{}]|\$\\(?:pm|rho|lambda)\$|\{[-\[\]*]?\}"
+    r"|textquotesingle|textendash|textdagger|ldots)\{\}|\\[&%$#_{}]|\$\\(?:pm|rho|lambda|uparrow|downarrow)\$"
+    r"|\$\\times10\^\{-?\d+\}\$|\{[-\[\]*]?\}"
 )
+TEX_SETTING = re.compile(r"\\(?:textbf|underline|emph|shortstack\[[lr]\]|multicolumn\{\d+\}\{[lcr]\})\{([^{}]*)\}")
+"""What the table does with a text, once that is rid of escapes."""
+SPAN = re.compile(r"^\s*\\multicolumn\{(\d+)\}")
 
 
 def check_tex(text: str, rows: int, columns: int) -> None:
@@ -100,11 +104,31 @@ def check_tex(text: str, rows: int, columns: int) -> None:
     assert len(body) == rows
     for line in body:
         cells = re.split(r"(?<!\\)&", line.removesuffix(r"\\"))
-        assert len(cells) == columns
+        assert sum(int(found[1]) if (found := SPAN.match(cell)) else 1 for cell in cells) == columns
         for cell in cells:
-            left = TEX_ESCAPES.sub(" ", cell)
+            left = TEX_SETTING.sub(_inside, TEX_ESCAPES.sub(" ", cell))
             assert not re.search(r"[\\{}%$#_^~\[\]*`\"]|--|''", left), cell
             assert left.isprintable()
+
+
+def _inside(found: re.Match[str]) -> str:
+    """The text that is set; in a stack, line by line."""
+    return found[1].replace(r"\\", " ") if found[0].startswith(r"\shortstack") else found[1]
+
+
+def check_paper(folder: Path, rows: int, data_sets: int) -> None:
+    """The table in paper style, which is no list: methods against groups of columns, with marks."""
+    marked = (folder / "paper.md").read_text("utf-8")
+    plain = re.sub(r"(?<!\\)\*\*|</?u>", "", marked)
+    lines = plain.split("\n\n")[0].split("\n")
+    columns = len(re.findall(r"(?<!\\)\|", lines[1])) - 1
+    check_markdown(plain, len(lines) - 1, columns)
+    methods = len(lines) - 2
+    assert rows <= methods * data_sets
+    tex = (folder / "paper.tex").read_text("utf-8")
+    several = lines[0].startswith("| backbone |")
+    blocks = tex.count(r"\emph{") if several else 0
+    check_tex(tex, 2 + blocks + methods, columns - several)
 
 
 def check_tables(folder: Path) -> dict[str, list[list[str]]]:
@@ -112,7 +136,14 @@ def check_tables(folder: Path) -> dict[str, list[list[str]]]:
     found = {}
     for path in sorted((folder / "tables").glob("*.csv")):
         rows = check_csv(path.read_bytes().decode("utf-8"))
-        check_markdown(path.with_suffix(".md").read_text("utf-8"), len(rows), len(rows[0]))
-        check_tex(path.with_suffix(".tex").read_text("utf-8"), len(rows), len(rows[0]))
         found[path.stem] = rows
+        if path.stem == "paper":
+            check_paper(path.parent, len(rows) - 1, len({row[0] for row in rows[1:]}))
+            continue
+        check_markdown(path.with_suffix(".md").read_text("utf-8"), len(rows), len(rows[0]))
+        tex = path.with_suffix(".tex").read_text("utf-8")
+        printed = re.search(r"\\begin\{tabular\}\{([lr]+)\}", tex)
+        assert printed is not None
+        assert len(printed[1]) <= len(rows[0])  # what would not fit on a page is left out
+        check_tex(tex, len(rows), len(printed[1]))
     return found

@@ -164,10 +164,20 @@ def test_the_checks_can_fail(tmp_path: Path) -> None:
     for check, text in ((check_markdown, "| a | b |\n| - |\n"), (check_markdown, "| [a | b |\n| - | - |\n")):
         with pytest.raises(AssertionError):
             check(text, 1, 2)
-    for cells in ("a & b & c", "a_b & c", "[a & b", "-- & b", "\\bad & b", "a\x07 & b"):
+    for cells in (
+        "a & b & c",
+        "a_b & c",
+        "[a & b",
+        "-- & b",
+        "\\bad & b",
+        "a\x07 & b",
+        r"\textbf{a_b} & c",
+        r"\emph{[a} & c",
+    ):
         with pytest.raises(AssertionError):
             check_tex(cells + r" \\", 1, 2)
     check_tex(r"a\_\{\} & {[}b \\", 1, 2)
+    check_tex(r"\textbf{a\_ $\pm$ b} & \multicolumn{2}{c}{{[}b} \\", 1, 3)
     for outcome in (
         Outcome(code=0, out="", err="x\n"),
         Outcome(code=2, out="", err=""),

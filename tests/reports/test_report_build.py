@@ -79,9 +79,7 @@ def test_every_file_is_there(demo: Path) -> None:
     written = {path.relative_to(demo).as_posix() for path in demo.rglob("*") if path.is_file()}
     expected = {"index.html", "trials.parquet", "front.parquet"}
     expected |= {f"tables/{name}.{suffix}" for name in ("front", "methods") for suffix in ("csv", "md", "tex")}
-    expected |= {
-        f"figures/{name}.{suffix}" for name in ("front", "hypervolume", "strength") for suffix in ("png", "svg")
-    }
+    expected |= {f"figures/{name}.{suffix}" for name in ("front", "hypervolume") for suffix in ("png", "svg")}
     assert expected <= written
     assert sum(name.startswith("figures/front_backbone_") for name in written) == 4
     assert (demo / "figures" / "front.png").read_bytes().startswith(b"\x89PNG")

@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 
 from reports import fronts, page, paper_tables, words
 from reports.build import build_report
-from reports.figures import choose_styles, front_picture, strength_picture
+from reports.figures import choose_styles, front_picture
 from reports.load import Sweep, load_sweep
 from reports.store import open_store
 from reports.sweep_runs import trial_order
@@ -102,7 +102,6 @@ def test_the_picture_has_a_line_from_pretrained_to_finetuned(study: fronts.Study
     assert {name for name, mark in marks.items() if mark.derived} == set(POINTS)
     assert marks["t0002-w03"].on_front
     assert (marks["t0002-w03"].label, marks["t0002"].label) == ("", "t0002")
-    assert strength_picture(study, styles) is None, "points share their trial's strength"
 
 
 def test_the_built_report_shows_and_repeats_them(sweep: tuple[Sweep, str], tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from reports.figures import choose_styles, front_picture, shorten, staircase, strength_picture
+from reports.figures import choose_styles, front_picture, shorten, staircase
 from reports.fronts import (
     Point,
     Study,
@@ -196,7 +196,6 @@ def test_pictures_of_nothing_and_of_one_point() -> None:
     assert alone is not None
     assert alone.x_range[0] < 0.5 < alone.x_range[1]
     assert alone.steps == ((0.5, 0.9),)
-    assert strength_picture(study_of([point("t0000", 0.9, 0.5)]), styles) is None
 
 
 def test_a_panel_has_its_own_front_and_the_common_range() -> None:
