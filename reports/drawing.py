@@ -14,6 +14,7 @@ import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from reports.figures import CoursePicture, FrontPicture, Mark, StrengthPicture, shorten
@@ -85,7 +86,9 @@ def _front(picture: FrontPicture, theme: Theme) -> Figure:
     if picture.steps:
         xs, ys = zip(*picture.steps, strict=True)
         axes.plot(xs, ys, color=theme.ink, linewidth=1.3, alpha=0.75, zorder=2)
-    for method, line in picture.lines:
+    if picture.area:
+        axes.fill(*zip(*picture.area, strict=True), color=theme.muted, alpha=0.10, linewidth=0, zorder=0.5)
+    for method, _, line in picture.lines:
         xs, ys = zip(*line, strict=True)
         axes.plot(
             xs, ys, color=theme.colour(picture.styles.methods.index(method)), linewidth=0.7, alpha=0.6, zorder=1.9
@@ -225,6 +228,8 @@ def _legend(figure: Any, picture: FrontPicture, theme: Theme) -> None:
         handles.append(Line2D([], [], color=theme.ink, marker="_", linewidth=1.2, label="± one standard error"))
     if picture.steps:
         handles.append(Line2D([], [], color=theme.ink, linewidth=1.3, alpha=0.75, label="front"))
+    if picture.area:
+        handles.append(Patch(facecolor=theme.muted, alpha=0.2, linewidth=0, label="dominated"))
     figure.legend(
         handles=handles,
         loc="outside lower center",

@@ -185,7 +185,10 @@ def knee(members: Sequence[Point], objectives: Sequence[Objective]) -> Point | N
 
 
 def recommend(members: Sequence[Point], objectives: Sequence[Objective]) -> tuple[Pick, ...]:
-    """Best first objective; most of the second within one standard error of it; the knee; most of the second."""
+    """Best first objective; the knee; best second objective within one standard error of the best first.
+
+    The knee is missing where there is none, the last where no standard error is known; both with a single objective.
+    """
     if not members:
         return ()
     label = METRICS[objectives[0].metric].label
@@ -193,16 +196,21 @@ def recommend(members: Sequence[Point], objectives: Sequence[Objective]) -> tupl
     picks = [Pick(role=f"best {label}", point=best)]
     if len(objectives) < 2:
         return tuple(picks)
-    other = METRICS[objectives[1].metric].label
-    by_second = sorted(members, key=lambda point: _loss(point, objectives)[1])
-    if best.se is not None:
-        within = [point for point in by_second if best.values[0] - point.values[0] <= best.se]
-        picks.append(Pick(role=f"{WITHIN} of the best {label}: best {other}", point=within[0]))
     middle = knee(members, objectives)
     if middle is not None:
         picks.append(Pick(role=KNEE, point=middle))
-    picks.append(Pick(role=f"best {other}", point=by_second[0]))
+    if best.se is not None:
+        behind = {point.run_id: _loss(point, objectives)[0] - _loss(best, objectives)[0] for point in members}
+        within = [point for point in members if behind[point.run_id] <= best.se]
+        other = METRICS[objectives[1].metric].label
+        role = f"best {other} {WITHIN} of the best {label}"
+        picks.append(Pick(role=role, point=best_second(within, objectives)))
     return tuple(picks)
+
+
+def best_second(members: Sequence[Point], objectives: Sequence[Objective]) -> Point:
+    """The member with the best second objective, the first of equals."""
+    return min(members, key=lambda point: _loss(point, objectives)[1])
 
 
 _CONSTRAINT = re.compile(r"\s*([a-z0-9_.]+)\s*(>=|<=)\s*([-+0-9.eE]+)\s*")

@@ -18,6 +18,7 @@ from reports.figures import choose_styles, front_picture
 from reports.interactive import figure_data
 from reports.load import Sweep, load_sweep
 from reports.store import open_store
+from reports.trial_details import Details
 from repsim.records import Tag
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
@@ -170,7 +171,7 @@ def test_the_picture_has_means_with_bars_and_the_runs_small_behind(studies: dict
     assert picture.error is None
     assert picture.steps[-1] == (1.0, 0.75)
     assert len({mark.key for mark in picture.marks}) == len(picture.marks)
-    data = figure_data(picture, {mark.key: mark.key for mark in picture.marks})
+    data = figure_data(picture, Details(marks={}, shared=(), opens=""))
     light = data["light"]
     assert isinstance(light, dict)
     bars = [trace["error_x"]["array"] for trace in light["data"] if "error_x" in trace]
