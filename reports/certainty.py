@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import pandas as pd
 from scipy.special import stdtrit
 
+from reports import words
 from reports.confirmed import SEVERAL
 from reports.fronts import Point, Study
 from reports.load import records
 from reports.paper_tables import show
 from reports.values import finite
-from reports.words import change
 from repsim.records import METRICS, Objective, Stage, Status
 
 LEVEL = 0.95
@@ -69,25 +69,23 @@ def of_value(study: Study, point: Point) -> str:
     metric = METRICS[study.axes.y.metric]
     if point.repeats is not None:
         n = point.repeats.n
-        if point.se is None:
-            return "1 fresh seed, so no error bar (n = 1)."
-        return f"Mean over {n} fresh seeds ± its standard error (n = {n})."
+        return "One fresh seed, so no error bar (n = 1)." if point.se is None else f"± is one standard error, n = {n}."
     if point.se is None:
         return f"n = 1, and no standard error of {metric.label} is known."
-    return f"n = 1: {_binomial(study, point.se)}; the spread between seeds is not known."
+    return f"n = 1: the standard error is {_binomial(study, point.se)}; the spread between seeds is not known."
 
 
-def of_difference(study: Study, best: Point, target: Point) -> str:
-    """How sure it is that ``target`` differs from ``best``: paired over common seeds, else by the binomial error."""
+def of_difference(study: Study, best: Point, target: Point) -> tuple[str, ...]:
+    """How sure it is that ``target`` differs from ``best``: a sentence, then a line per objective where seeds pair up.
+
+    Without fresh seeds it is the binomial standard error alone that the difference can be held against.
+    """
     if best.repeats is None or target.repeats is None:
         if best.se is None:
-            return f"n = 1 each, and no standard error of {METRICS[study.axes.y.metric].label} is known."
-        loss = abs(best.values[0] - target.values[0])
-        size = "less" if loss <= best.se else "more"
-        return (
-            f"n = 1 each: the loss is {size} than one standard error ({_binomial(study, best.se)}), "
-            "and the spread between seeds is not known."
-        )
+            return (f"n = 1 each, and no standard error of {METRICS[study.axes.y.metric].label} is known.",)
+        size = words.size_of_loss(study, best, target).partition(" (")[0]
+        spread = "the spread between seeds is not known"
+        return (f"n = 1 each: the loss is {size}, {_binomial(study, best.se)}; {spread}.",)
     told, n = [], 0
     for objective in _comparable(study, best, target):
         values = [seed_values(study.trials, point.run_id, objective.metric) for point in (best, target)]
@@ -96,8 +94,8 @@ def of_difference(study: Study, best: Point, target: Point) -> str:
             told.append(_interval(found, objective))
             n = found.n
     if not told:
-        return "The two have fewer than two fresh seeds in common, so nothing is said about their difference."
-    return f"Against {best.trial_id}, paired over {n} common seeds: {'; '.join(told)}."
+        return ("The two have fewer than two fresh seeds in common, so nothing is said of their difference.",)
+    return (f"Against {best.trial_id}, paired over the {n} seeds that both have:", *told)
 
 
 def _comparable(study: Study, best: Point, target: Point) -> tuple[Objective, ...]:
@@ -106,12 +104,18 @@ def _comparable(study: Study, best: Point, target: Point) -> tuple[Objective, ..
 
 
 def _interval(found: Paired, objective: Objective) -> str:
+    """``−1.5 ± 0.1 points of val accuracy (95 % interval −2.0 to −1.0)``, and whether it may be none."""
     metric = METRICS[objective.metric]
-    ends = [100 * end if metric.unit == "fraction" else end for end in (found.error, found.low, found.high)]
-    digits = ".1f" if metric.unit == "fraction" else ".3f" if metric.per_split else ".3g"
-    error, low, high = (f"{end:{digits}}".replace("-", "−") for end in ends)
-    holds = "holds 0: no difference is shown" if found.none_possible else "leaves 0 out"
-    return f"{change(found.mean, objective)} ± {error} (95 % interval {low} to {high}, which {holds})"
+    scale, digits = (100.0, ".1f") if metric.unit == "fraction" else (1.0, ".3f" if metric.per_split else ".3g")
+
+    def number(value: float, sign: str = "") -> str:
+        return f"{scale * value:{sign}{digits}}".replace("-", "−")
+
+    unit = "points of " if metric.unit == "fraction" else f"{metric.unit} of " if metric.unit else ""
+    none = "; it holds 0, so no difference is shown" if found.none_possible else ""
+    mean, error = number(found.mean, "+"), number(found.error)
+    ends = f"{number(found.low)} to {number(found.high)}"
+    return f"{mean} ± {error} {unit}{metric.label} (95 % interval {ends}{none})"
 
 
 def _binomial(study: Study, error: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import math
 import warnings
 from collections.abc import Callable, Sequence
@@ -21,6 +22,9 @@ from reports.figures import CoursePicture, FrontPicture, Mark, StrengthPicture, 
 from reports.style import DARK, LIGHT, Theme, marker
 
 Picture = FrontPicture | CoursePicture | StrengthPicture
+_COLUMN_GAP = 1.4
+_LETTER, _HANDLE = 0.081, 0.52
+"""Inches in a legend, at the themes' size of type: a letter, and a handle with the spaces around it."""
 
 
 Draw = Callable[[Theme], Figure]
@@ -230,13 +234,24 @@ def _legend(figure: Any, picture: FrontPicture, theme: Theme) -> None:
         handles.append(Line2D([], [], color=theme.ink, linewidth=1.3, alpha=0.75, label="front"))
     if picture.area:
         handles.append(Patch(facecolor=theme.muted, alpha=0.2, linewidth=0, label="dominated"))
+    columns = legend_columns([str(handle.get_label()) for handle in handles], figure.get_figwidth())
     figure.legend(
-        handles=handles,
-        loc="outside lower center",
-        ncols=3 if picture.panel else 4,
-        handletextpad=0.4,
-        columnspacing=1.4,
+        handles=handles, loc="outside lower center", ncols=columns, handletextpad=0.4, columnspacing=_COLUMN_GAP
     )
+
+
+def legend_columns(labels: Sequence[str], width: float) -> int:
+    """The most columns, at most four, in which a legend's labels fit into ``width`` inches; what is wider is cut off.
+
+    matplotlib fills them one after the other, the first ones longer where they differ.
+    """
+    for columns in range(min(4, len(labels)), 1, -1):
+        short, longer = divmod(len(labels), columns)
+        starts = [short * column + min(column, longer) for column in range(columns + 1)]
+        widest = [max(map(len, labels[start:end])) for start, end in itertools.pairwise(starts)]
+        if sum(_LETTER * letters + _HANDLE for letters in widest) <= width:
+            return columns
+    return 1
 
 
 def _legend_of_states(picture: FrontPicture, theme: Theme) -> list[Any]:

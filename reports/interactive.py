@@ -93,8 +93,10 @@ def _traces(picture: FrontPicture, theme: Theme) -> list[dict[str, object]]:
     for method in picture.styles.methods:
         for backbone in picture.styles.backbones:
             mine = [mark for mark in picture.marks if (mark.method, mark.backbone) == (method, backbone)]
-            if mine:
-                traces.append(_marks_trace(picture, sorted(mine, key=lambda mark: mark.n), theme))
+            # plotly gives a mark without an error bar the caps of one where others of its trace have some
+            barred = [mark for mark in mine if mark.errors != (None, None)]
+            plain = [mark for mark in mine if mark.errors == (None, None)]
+            traces += [_marks_trace(picture, marks, theme) for marks in (plain, barred) if marks]
     return traces
 
 
@@ -148,8 +150,8 @@ def _symbol(name: str, mark: Mark) -> str:
 
 
 def _bars(marks: Sequence[Mark], colour: str) -> dict[str, object]:
-    """Standard errors of the means among the marks, both ways; nothing where there are none."""
-    if all(mark.n == 0 for mark in marks):
+    """Standard errors over fresh seeds, both ways; nothing where there are none."""
+    if all(mark.errors == (None, None) for mark in marks):
         return {}
     look = {"type": "data", "color": colour, "thickness": 1.1, "width": 3}
     return {

@@ -65,6 +65,9 @@
         found.layout.height = 420;
         found.layout.font.size = 11;
         found.layout.margin = {l: 44, r: 8, t: 14, b: 40};
+        for (const axis of [found.layout.xaxis, found.layout.yaxis]) {
+          axis.title.text = axis.title.text.replace(", higher is better", " ↑").replace(", lower is better", " ↓");
+        }
       }
       return found;
     }
@@ -116,7 +119,7 @@
       for (const [label, keys] of [["on the front", told.front], ["others", others]]) {
         const group = element("optgroup", {label: label});
         for (const key of keys) {
-          group.append(element("option", {value: key}, told.marks[key].title + ", " + told.marks[key].state));
+          group.append(element("option", {value: key}, told.marks[key].short));
         }
         if (keys.length) { select.append(group); }
       }

@@ -117,7 +117,9 @@ def _study(
             f"<h3>Backbone by backbone</h3><p>{esc(words.ACROSS_BACKBONES)} "
             "Each panel joins that backbone's own front.</p>"
         )
-        panels = "".join(f"<figure>{image(svgs, f'Front of {name}')}</figure>" for name, svgs in drawn.panels)
+        panels = "".join(
+            f'<figure><div class="wide">{image(svgs, f"Front of {name}")}</div></figure>' for name, svgs in drawn.panels
+        )
         parts.append(f'<div class="grid">{panels}</div>')
     said = words.confirmation(study)
     if said:

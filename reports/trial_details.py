@@ -24,12 +24,15 @@ HOVERED = ("val_accuracy", "val_balanced_accuracy", "val_cka", "sharpness", "tra
 class Told:
     """What is told of one mark. ``hover`` is in plotly's small HTML, escaped; everything else is plain text.
 
+    ``short`` tells a mean from the run of the same trial in a list.
+
     ``values`` and ``settings`` are (name, text) pairs, the settings those that vary within the sweep; ``run`` is the
     address of the trial's run, ``repeat`` the command that trains a front member again, each None where there is none.
     """
 
     trial: str
     title: str
+    short: str
     state: str
     hover: str
     values: tuple[tuple[str, str], ...]
@@ -80,9 +83,11 @@ def told(
     """One mark; ``row`` is its trial's, with the estimates of its metrics where it is a mean."""
     metrics = [(METRICS[name].label, show(row.get(name), METRICS[name])) for name in FRONT_METRICS]
     settings = {key: show(config.get(key)) or "none" for key in varied}
+    title = f"{mark.trial_id} {mark.method}{wise_words(finite(row.get(f'{PARAM_PREFIX}wise_alpha')))}"
     return Told(
         trial=mark.trial_id,
-        title=f"{mark.trial_id} {mark.method}{wise_words(finite(row.get(f'{PARAM_PREFIX}wise_alpha')))}",
+        title=title,
+        short=f"{title}, n = {mark.n}" if mark.n else f"{title}, the search's run" if mark.behind else title,
         state=state(mark),
         hover=hover_text(mark, row, varied, config),
         values=tuple((label, value) for label, value in metrics if value),

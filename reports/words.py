@@ -194,7 +194,7 @@ def separation(study: Study) -> str:
 
 
 def on_test(study: Study, point: Point) -> str:
-    """`` Over 4 fresh seeds: test accuracy 0.812 ± 0.010, …``, a sentence more about a confirmed point."""
+    """``Over 4 fresh seeds: test accuracy 0.812 ± 0.010, …`` of a confirmed point; "" of any other."""
     if point.repeats is None:
         return ""
     told = point.repeats
@@ -205,7 +205,7 @@ def on_test(study: Study, point: Point) -> str:
         if name in told.means
     ]
     seeds = "1 fresh seed" if told.n == 1 else f"{told.n} fresh seeds"
-    return f" Over {seeds}: {', '.join(shown)}." if shown else ""
+    return f"Over {seeds}: {', '.join(shown)}." if shown else ""
 
 
 def confirmation(study: Study) -> str:

@@ -52,7 +52,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     client = MlflowClient(tracking_uri=uri)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(found)
-        record(client, "front", front_trials(), tags=TAGS)
+        parent = record(client, "front", front_trials(), tags=TAGS)
+        experiment = client.get_run(parent).info.experiment_id
+        client.set_experiment_tag(experiment, "mlflow.experimentKind", "custom_model_development")
+        for run in client.search_runs([experiment]):
+            client.set_terminated(run.info.run_id)
         evil = {Tag.METHOD: MARKUP, Tag.BACKBONE: f"b{MARKUP}"}
         hostile = [
             FakeTrial(f"t{i:04d}", config(method=method), numbers(0.9 - 0.1 * i, 0.5 + 0.1 * i), tags=evil if i else {})
@@ -85,7 +89,7 @@ def test_a_click_on_a_front_point_shows_the_trial_and_its_row(browser: Browser, 
         assert page.locator(".chosen-trial").is_hidden()
         page.mouse.move(*seen.at("t0003 mean"))
         page.wait_for_selector("#front-0 .hoverlayer text")
-        assert "optim.lr" in page.locator("#front-0 .hoverlayer").inner_text()
+        assert "optim.lr" in (page.locator("#front-0 .hoverlayer").text_content() or "")
         page.mouse.click(*seen.at("t0003 mean"))
         panel = page.locator(".chosen-trial")
         panel.wait_for(state="visible")
@@ -231,6 +235,9 @@ def test_the_links_open_the_runs_in_mlflow(
             run.screenshot(path=shots(tmp_path) / "mlflow_run.png")
             assert f"/experiments/{sweep.experiment_id}/runs/" in run.url
         with visit(browser, f"http://127.0.0.1:{port}/#/experiments/{sweep.experiment_id}/runs") as seen:
-            seen.page.get_by_text("front", exact=True).first.wait_for(timeout=60_000)
-            seen.page.wait_for_timeout(1000)
-            seen.page.screenshot(path=shots(tmp_path) / "mlflow_experiment.png")
+            page = seen.page
+            row = page.get_by_role("row").filter(has=page.get_by_text("front", exact=True))
+            row.first.wait_for(timeout=60_000)
+            row.first.get_by_role("button").first.click()
+            page.get_by_text("t0001 full").first.wait_for(timeout=60_000)
+            page.screenshot(path=shots(tmp_path) / "mlflow_experiment.png")

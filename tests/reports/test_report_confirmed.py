@@ -142,7 +142,7 @@ def test_the_text_says_how_it_ended_and_what_luck_was_taken_to_explain(studies: 
     assert "δ = val accuracy 0.05, val similarity (CKA) 0.02" in said
     assert "ended: membership unchanged (the front kept its 3 members" in said
     assert words.on_test(studies["confirmed"], studies["confirmed"].members[0]) == (
-        " Over 3 fresh seeds: test accuracy 0.910 ± 0.012, test similarity (CKA) 0.390 ± 0.012."
+        "Over 3 fresh seeds: test accuracy 0.910 ± 0.012, test similarity (CKA) 0.390 ± 0.012."
     )
 
 
@@ -175,8 +175,8 @@ def test_the_picture_has_means_with_bars_and_the_runs_small_behind(studies: dict
     light = data["light"]
     assert isinstance(light, dict)
     bars = [trace["error_x"]["array"] for trace in light["data"] if "error_x" in trace]
-    assert len(bars) == 4
-    assert all(array[0] is None and array[-1] is not None for array in bars), "a run has none, its mean has"
+    assert [len(array) for array in bars] == [1, 1, 1, 1]
+    assert all(array[0] is not None for array in bars), "a run has none, its mean has"
 
 
 def test_the_tables_have_n_and_standard_errors(sweeps: dict[str, Sweep], studies: dict[str, fronts.Study]) -> None:

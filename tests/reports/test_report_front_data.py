@@ -15,6 +15,7 @@ import pytest
 from mlflow import MlflowClient
 
 from reports import answer, certainty, fronts, words
+from reports.drawing import legend_columns
 from reports.figures import FrontPicture, choose_styles, dominated, front_picture, staircase
 from reports.fronts import Point, Study, choose_axes, front_order, recommend
 from reports.interactive import figure_data, script, script_json
@@ -195,30 +196,36 @@ def test_seed_values_leave_out_the_searchs_own_run_and_unfinished_seeds(study: S
 def test_confirmed_points_are_compared_over_their_common_seeds(study: Study) -> None:
     members = {one.trial_id: one for one in study.members}
     assert certainty.of_difference(study, members["t0001"], members["t0003"]) == (
-        "Against t0001, paired over 3 common seeds: −1.5 points of val accuracy ± 0.1 (95 % interval −2.0 to −1.0, "
-        "which leaves 0 out); +0.400 val similarity (CKA) ± 0.006 (95 % interval 0.375 to 0.425, which leaves 0 out)."
+        "Against t0001, paired over the 3 seeds that both have:",
+        "−1.5 ± 0.1 points of val accuracy (95 % interval −2.0 to −1.0)",
+        "+0.400 ± 0.006 val similarity (CKA) (95 % interval 0.375 to 0.425)",
     )
     close = certainty.of_difference(study, members["t0001"], members["t0002"])
-    assert (
-        "−0.3 points of val accuracy ± 0.3 (95 % interval −1.4 to 0.8, which holds 0: no difference is shown)" in close
+    assert close[1] == (
+        "−0.3 ± 0.3 points of val accuracy (95 % interval −1.4 to 0.8; it holds 0, so no difference is shown)"
     )
     other = certainty.of_difference(study, members["t0001"], members["t0004"])
-    assert "paired over 2 common seeds" in other
-    assert "similarity" not in other, "another backbone's similarity is to another model"
-    assert certainty.of_value(study, members["t0001"]) == "Mean over 3 fresh seeds ± its standard error (n = 3)."
+    assert "the 2 seeds" in other[0]
+    assert len(other) == 2, "another backbone's similarity is to another model"
+    assert certainty.of_value(study, members["t0001"]) == "± is one standard error, n = 3."
+    stranger = replace(members["t0003"], run_id="nobody")
+    assert "fewer than two fresh seeds in common" in certainty.of_difference(study, members["t0001"], stranger)[0]
 
 
 def test_single_runs_have_the_binomial_error_and_it_is_said() -> None:
     found = study_of([point("t0000", 0.9, 0.4), point("t0001", 0.89, 0.6), point("t0002", 0.8, 0.9)])
     best, near, far = found.points
     assert certainty.of_value(found, best) == (
-        "n = 1: binomial, 2.0 points of 225 val images; the spread between seeds is not known."
+        "n = 1: the standard error is binomial, 2.0 points of 225 val images; the spread between seeds is not known."
     )
-    assert "the loss is less than one standard error" in certainty.of_difference(found, best, near)
-    assert "the loss is more than one standard error" in certainty.of_difference(found, best, far)
+    assert certainty.of_difference(found, best, near) == (
+        "n = 1 each: the loss is less than one standard error, binomial, 2.0 points of 225 val images; "
+        "the spread between seeds is not known.",
+    )
+    assert "the loss is more than one standard error" in certainty.of_difference(found, best, far)[0]
     blind = replace(best, se=None)
     assert "no standard error of val accuracy is known" in certainty.of_value(found, blind)
-    assert "no standard error of val accuracy is known" in certainty.of_difference(found, blind, near)
+    assert "no standard error of val accuracy is known" in certainty.of_difference(found, blind, near)[0]
 
 
 # ---- the answer on the page
@@ -380,6 +387,7 @@ def test_every_mark_tells_its_settings_its_run_and_if_it_is_on_the_front_its_com
     assert dict(mean["values"])["val accuracy"] == "0.905 ± 0.006"
     assert dict(run["values"])["val accuracy"] == "0.911"
     assert dict(mean["settings"])["strength"] == "4"
+    assert (mean["short"], run["short"]) == ("t0003 repsim, n = 3", "t0003 repsim, the search's run")
     assert mean["state"] == "mean over fresh seeds ± standard error, n = 3, on the front"
     assert run["state"] == "the search's run, n = 1"
     assert marks["t0026"]["state"].endswith("stopped early: values of its last epoch")
@@ -391,6 +399,22 @@ def test_every_mark_tells_its_settings_its_run_and_if_it_is_on_the_front_its_com
     shared = dict(figure["shared"])  # type: ignore[call-overload]
     assert shared["head"] == "linear"
     assert not set(shared) & set(dict(mean["settings"]))
+
+
+def test_only_what_has_an_error_bar_is_in_a_trace_with_bars(
+    figure: Mapping[str, object], picture: FrontPicture
+) -> None:
+    barred = {mark.key for mark in picture.marks if mark.errors != (None, None)}
+    assert barred
+    traces = figure["light"]["data"]  # type: ignore[index]
+    drawn = [trace for trace in traces if "error_x" in trace and "customdata" in trace]
+    assert {key for trace in drawn for key in trace["customdata"]} == barred
+
+
+@pytest.mark.parametrize(("letters", "columns"), [(4, 4), (24, 3), (60, 1), (40, 2)])
+def test_a_legend_has_as_many_columns_as_fit(letters: int, columns: int) -> None:
+    assert legend_columns(["x" * letters] * 9, 7.6) == columns
+    assert legend_columns(["x" * letters], 0.1) == 1
 
 
 def test_names_cannot_act_in_what_is_hovered_or_close_the_script(
