@@ -57,16 +57,17 @@ def _points(sweep: Sweep, study: Study, report: Path, links: RunLinks) -> str:
 def _card(sweep: Sweep, study: Study, picks: Sequence[Pick], report: Path, links: RunLinks) -> str:
     point, best = picks[0].point, study.picks[0].point
     roles = "the only trial" if study.single else "; ".join(pick.role for pick in picks)
-    price, sure = "", (certainty.of_value(study, point),)
-    if point.trial_id != best.trial_id:
+    if point.trial_id == best.trial_id:
+        price, sure = "", _sure(certainty.of_value(study, point), words.on_test(study, point))
+    else:
         price = f'<p class="price">{esc(words.cost(study, best, point))}</p>'
-        sure = certainty.of_difference(study, best, point)
+        sure = _sure(*certainty.of_difference(study, best, point), words.on_test(study, point))
     config = {key: show(value) or "none" for key, value in sweep.configs[point.run_id].items()}
     address = links.run(point.run_id)
     run = "" if address is None else f'<p class="run">{link(address, "its run in MLflow")}</p>'
     return (
         f'<div class="card"><p class="role">{esc(roles)}</p><p class="who">{esc(words.describe(point))}</p>'
-        f"{_values(study, point)}{price}{_sure(*sure, words.on_test(study, point))}"
+        f"{_values(study, point)}{price}{sure}"
         f"<pre><code>{esc(command(report, point.trial_id))}</code></pre>{run}"
         f"<details><summary>more of its numbers</summary>{pairs(_numbers(study, point))}</details>"
         f"<details><summary>exact configuration</summary>{pairs(config)}</details></div>"

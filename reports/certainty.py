@@ -72,7 +72,7 @@ def of_value(study: Study, point: Point) -> str:
         return "One fresh seed, so no error bar (n = 1)." if point.se is None else f"± is one standard error, n = {n}."
     if point.se is None:
         return f"n = 1, and no standard error of {metric.label} is known."
-    return f"n = 1: the standard error is {_binomial(study, point.se)}; the spread between seeds is not known."
+    return f"n = 1: one standard error is {_binomial(study, point.se)}; the spread between seeds is not known."
 
 
 def of_difference(study: Study, best: Point, target: Point) -> tuple[str, ...]:
@@ -85,7 +85,7 @@ def of_difference(study: Study, best: Point, target: Point) -> tuple[str, ...]:
             return (f"n = 1 each, and no standard error of {METRICS[study.axes.y.metric].label} is known.",)
         size = words.size_of_loss(study, best, target).partition(" (")[0]
         spread = "the spread between seeds is not known"
-        return (f"n = 1 each: the loss is {size}, {_binomial(study, best.se)}; {spread}.",)
+        return (f"n = 1 each: the loss is {size}, which is {_binomial(study, best.se)}; {spread}.",)
     told, n = [], 0
     for objective in _comparable(study, best, target):
         values = [seed_values(study.trials, point.run_id, objective.metric) for point in (best, target)]
@@ -120,5 +120,5 @@ def _interval(found: Paired, objective: Objective) -> str:
 
 def _binomial(study: Study, error: float) -> str:
     counts = study.trials["n_val"].dropna()
-    images = f" of {show(finite(counts.iloc[0]))} val images" if len(counts) else ""
-    return f"binomial, {100 * error:.1f} points{images}"
+    images = f", {show(finite(counts.iloc[0]))} val images" if len(counts) else ""
+    return f"{100 * error:.1f} points (binomial{images})"

@@ -130,7 +130,7 @@
     const count = element("p", {class: "count", role: "status"});
     const select = list();
     const controls = element("div", {class: "controls"},
-      chips("method", filter), chips("backbone", filter),
+      chips("method", filter), ...(told.backbone.length > 1 ? [chips("backbone", filter)] : []),
       element("p", {class: "pick"}, element("label", {for: select.id}, "trial"), select), count);
     const panel = element("section", {class: "chosen-trial", "aria-label": "the chosen trial", tabindex: "-1"});
     panel.hidden = true;

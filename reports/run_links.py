@@ -44,11 +44,11 @@ def run_links(tracking_uri: str, experiment_id: str) -> RunLinks:
         path = quote(parts.path.rstrip("/"), safe="/%")
         return RunLinks(base=f"{parts.scheme}://{host}{path}{route}", command="", where="")
     if parts.scheme == "sqlite":
-        path = Path(tracking_uri.removeprefix("sqlite:///").partition("?")[0]).absolute()
-        if path == Path.cwd() / DEFAULT_STORE:
+        file = Path(tracking_uri.removeprefix("sqlite:///").partition("?")[0]).absolute()
+        if file == Path.cwd() / DEFAULT_STORE:
             command, where = "mlflow ui", f"in the folder that holds {DEFAULT_STORE}"
         else:
-            command, where = f"mlflow ui --backend-store-uri {shlex.quote(f'sqlite:///{path}')}", ""
+            command, where = f"mlflow ui --backend-store-uri {shlex.quote(f'sqlite:///{file}')}", ""
         return RunLinks(base=LOCAL_UI + route, command=command, where=where)
     if parts.scheme.partition("+")[0] in _DATABASES:
         where = "where MLFLOW_TRACKING_URI is the address of the store, which is not shown: it may hold a password"

@@ -83,7 +83,7 @@ def cost(study: Study, best: Point, target: Point) -> str:
     """
     paid = amount(abs(best.values[0] - target.values[0]), study.axes.y)
     if best.backbone != target.backbone:
-        return f"{paid} against {best.trial_id}"
+        return f"{paid} against {best.trial_id}, on another backbone: their similarities cannot be compared"
     pairs = zip(study.objectives[1:], best.values[1:], target.values[1:], strict=True)
     return f"{paid} for {' and '.join(change(after - before, objective) for objective, before, after in pairs)}"
 
@@ -160,8 +160,8 @@ def chosen_luck(study: Study) -> str:
             "little better than it is."
         )
     return (
-        "Every point is one run, picked for its values, so the best look better than they are; `confirm` trains the "
-        "front again with fresh seeds."
+        "Every point is one run, picked for its values, so the best look better than they are; with confirm.seeds set, "
+        "a sweep trains its front again from fresh seeds."
     )
 
 

@@ -150,7 +150,9 @@ def test_the_price_in_plain_words() -> None:
 
 def test_no_similarity_is_priced_across_backbones() -> None:
     best, other = point("t0000", 0.95, 0.40), point("t0001", 0.938, 0.71, backbone="c")
-    assert words.cost(study_of([best, other]), best, other) == "1.2 points of val accuracy against t0000"
+    assert words.cost(study_of([best, other]), best, other) == (
+        "1.2 points of val accuracy against t0000, on another backbone: their similarities cannot be compared"
+    )
 
 
 def test_without_an_error_or_a_knee_the_price_is_that_of_the_other_end() -> None:
@@ -216,10 +218,10 @@ def test_single_runs_have_the_binomial_error_and_it_is_said() -> None:
     found = study_of([point("t0000", 0.9, 0.4), point("t0001", 0.89, 0.6), point("t0002", 0.8, 0.9)])
     best, near, far = found.points
     assert certainty.of_value(found, best) == (
-        "n = 1: the standard error is binomial, 2.0 points of 225 val images; the spread between seeds is not known."
+        "n = 1: one standard error is 2.0 points (binomial, 225 val images); the spread between seeds is not known."
     )
     assert certainty.of_difference(found, best, near) == (
-        "n = 1 each: the loss is less than one standard error, binomial, 2.0 points of 225 val images; "
+        "n = 1 each: the loss is less than one standard error, which is 2.0 points (binomial, 225 val images); "
         "the spread between seeds is not known.",
     )
     assert "the loss is more than one standard error" in certainty.of_difference(found, best, far)[0]
