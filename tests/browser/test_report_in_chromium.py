@@ -230,8 +230,10 @@ def test_the_links_open_the_runs_in_mlflow(
                 seen.page.locator(".picks a").first.click()
             run = opened.value
             run.get_by_text("t0001 full").first.wait_for(timeout=60_000)
-            run.get_by_text("val_accuracy").first.wait_for(timeout=60_000)
-            run.wait_for_timeout(1000)
+            run.get_by_text("val_accuracy", exact=True).first.wait_for(timeout=60_000)
+            value = run.get_by_text("0.926", exact=True).first
+            value.scroll_into_view_if_needed()
+            assert value.is_visible()
             run.screenshot(path=shots(tmp_path) / "mlflow_run.png")
             assert f"/experiments/{sweep.experiment_id}/runs/" in run.url
         with visit(browser, f"http://127.0.0.1:{port}/#/experiments/{sweep.experiment_id}/runs") as seen:
