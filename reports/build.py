@@ -101,7 +101,8 @@ def build_report(
     from reports.load import load_sweep
     from reports.store import default_tracking_uri, open_store
 
-    client = open_store(tracking_uri or default_tracking_uri())
+    uri = tracking_uri or default_tracking_uri()
+    client = open_store(uri)
     loaded = load_sweep(client, sweep, fresh=fresh)
     folder = (out or _default_folder(loaded.name)).absolute()
     try:
@@ -112,7 +113,7 @@ def build_report(
         raise _not_written(folder, error.strerror or str(error)) from None
     try:
         with tempfile.TemporaryDirectory(prefix=".report-", dir=folder) as work:
-            _write(loaded, Path(work), folder)
+            _write(loaded, Path(work), folder, uri)
             _move(Path(work), folder)
     except OSError as error:
         raise _not_written(folder, error.strerror or str(error)) from None
@@ -138,11 +139,12 @@ def four_states(trials: pd.DataFrame) -> pd.DataFrame:
     return trials.assign(status=trials["status"].replace({"proposed": "running", "waiting": "running"}))
 
 
-def _write(sweep: Any, work: Path, folder: Path) -> None:
-    """Everything into ``work``; ``folder`` is where it will lie, for the commands shown."""
+def _write(sweep: Any, work: Path, folder: Path, uri: str) -> None:
+    """Everything into ``work``; ``folder`` is where it will lie and ``uri`` the store, for commands and links."""
     from reports import figures, fronts, methods_paragraph, page, paper_render, paper_style, paper_tables, points
     from reports.chapters import CHAPTERS
     from reports.chapters.chapter import Chapter
+    from reports.run_links import run_links
 
     for name in ("figures", "tables", "points"):
         (work / name).mkdir()
@@ -175,7 +177,8 @@ def _write(sweep: Any, work: Path, folder: Path) -> None:
     )
     chapters = [section(chapter) for section in CHAPTERS]
     chapters += [paper_render.section(paper), methods_paragraph.section(topics)]
-    text = page.render(sweep, studies, drawn, chapters, {table.name: table for table in tables}, folder)
+    links = run_links(uri, sweep.experiment_id)
+    text = page.render(sweep, studies, drawn, chapters, {table.name: table for table in tables}, folder, links)
     (work / "index.html").write_text(text, encoding="utf-8")
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+import itertools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,15 @@ import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from reports.figures import FrontPicture, Mark, shorten
 from reports.style import DARK, LIGHT, Theme, marker
+
+_COLUMN_GAP = 1.4
+_LETTER, _HANDLE = 0.073, 0.52
+"""Inches in a legend, at the themes' size of type: a letter, and a handle with the spaces around it."""
+
 
 Draw = Callable[[Theme], Figure]
 """Draws one picture for pages of one theme, whose matplotlib settings are in force when it is called."""
@@ -71,7 +78,9 @@ def draw_front(picture: FrontPicture, theme: Theme) -> Figure:
     if picture.steps:
         xs, ys = zip(*picture.steps, strict=True)
         axes.plot(xs, ys, color=theme.ink, linewidth=1.3, alpha=0.75, zorder=2)
-    for method, line in picture.lines:
+    if picture.area:
+        axes.fill(*zip(*picture.area, strict=True), color=theme.muted, alpha=0.10, linewidth=0, zorder=0.5)
+    for method, _, line in picture.lines:
         xs, ys = zip(*line, strict=True)
         axes.plot(
             xs, ys, color=theme.colour(picture.styles.methods.index(method)), linewidth=0.7, alpha=0.6, zorder=1.9
@@ -187,23 +196,56 @@ def _edge(mark: Mark, colour: str, theme: Theme, shaded: bool) -> str:
 
 
 def _legend(figure: Any, picture: FrontPicture, theme: Theme) -> None:
-    """Only what occurs in this picture, under it."""
+    """Only what occurs in this picture, under it; a panel, which is of one backbone, leaves the rest to the whole."""
     methods = {mark.method for mark in picture.marks}
-    backbones = {mark.backbone for mark in picture.marks}
     handles = [
         _dot(theme.colour(slot), "o", shorten(name, 28), theme)
         for slot, name in enumerate(picture.styles.methods)
         if name in methods
     ]
-    if len(picture.styles.backbones) > 1:
-        handles += [
-            _dot(theme.ink, marker(slot), shorten(name, 28), theme)
-            for slot, name in enumerate(picture.styles.backbones)
-            if name in backbones
-        ]
-    handles += _legend_of_states(picture, theme)
+    if not picture.panel:
+        handles += _legend_of_shapes(picture, theme) + _legend_of_states(picture, theme)
+    columns = legend_columns([str(handle.get_label()) for handle in handles], figure.get_figwidth())
+    figure.legend(
+        handles=handles, loc="outside lower center", ncols=columns, handletextpad=0.4, columnspacing=_COLUMN_GAP
+    )
+
+
+def legend_columns(labels: Sequence[str], width: float) -> int:
+    """The most columns, at most four, in which a legend's labels fit into ``width`` inches; what is wider is cut off.
+
+    matplotlib fills them one after the other, the first ones longer where they differ.
+    """
+    for columns in range(min(4, len(labels)), 1, -1):
+        short, longer = divmod(len(labels), columns)
+        starts = [short * column + min(column, longer) for column in range(columns + 1)]
+        widest = [max(map(len, labels[start:end])) for start, end in itertools.pairwise(starts)]
+        if sum(_LETTER * letters + _HANDLE for letters in widest) <= width:
+            return columns
+    return 1
+
+
+def _legend_of_shapes(picture: FrontPicture, theme: Theme) -> list[Any]:
+    """Backbones, where there are several."""
+    present = {mark.backbone for mark in picture.marks}
+    names = [(slot, name) for slot, name in enumerate(picture.styles.backbones) if name in present]
+    several = len(picture.styles.backbones) > 1
+    return [_dot(theme.ink, marker(slot), shorten(name, 28), theme) for slot, name in names if several]
+
+
+def _legend_of_states(picture: FrontPicture, theme: Theme) -> list[Any]:
+    """What size, filling, bars and lines say."""
+    handles: list[Any] = []
+    if any(mark.n for mark in picture.marks):
+        name = "mean of seeds ± standard error"
+        handles.append(Line2D([], [], color=theme.ink, marker="o", markersize=7.5, linewidth=1.1, label=name))
+        handles.append(_dot(theme.ink, "o", "the search's run (n = 1)", theme, size=4.4))
+    if any(mark.pruned for mark in picture.marks):
+        handles.append(_dot(theme.muted, "x", "stopped early", theme, theme.muted, 5.0))
+    if any(not mark.eligible and not mark.pruned for mark in picture.marks):
+        handles.append(_dot("none", "o", "infeasible", theme, theme.muted))
     if picture.lines:
-        name = "between pretrained and finetuned" + (" (n = 1)" if any(mark.n for mark in picture.marks) else "")
+        name = "pretrained to finetuned" + (" (n = 1)" if any(mark.n for mark in picture.marks) else "")
         handles.append(Line2D([], [], color=theme.muted, linewidth=0.7, marker="o", markersize=4.0, label=name))
     if any(mark.anchor for mark in picture.marks):
         handles.append(_dot("none", "o", "anchor", theme, theme.muted, 12))
@@ -211,26 +253,8 @@ def _legend(figure: Any, picture: FrontPicture, theme: Theme) -> None:
         handles.append(Line2D([], [], color=theme.ink, marker="_", linewidth=1.2, label="± one standard error"))
     if picture.steps:
         handles.append(Line2D([], [], color=theme.ink, linewidth=1.3, alpha=0.75, label="front"))
-    figure.legend(
-        handles=handles,
-        loc="outside lower center",
-        ncols=3 if picture.panel else 4,
-        handletextpad=0.4,
-        columnspacing=1.4,
-    )
-
-
-def _legend_of_states(picture: FrontPicture, theme: Theme) -> list[Any]:
-    """What size, filling and bars say."""
-    handles = []
-    if any(mark.n for mark in picture.marks):
-        name = "mean over fresh seeds ± standard error"
-        handles.append(Line2D([], [], color=theme.ink, marker="o", markersize=7.5, linewidth=1.1, label=name))
-        handles.append(_dot(theme.ink, "o", "the search's run (n = 1)", theme, size=4.4))
-    if any(mark.pruned for mark in picture.marks):
-        handles.append(_dot(theme.muted, "x", "stopped early", theme, theme.muted, 5.0))
-    if any(not mark.eligible and not mark.pruned for mark in picture.marks):
-        handles.append(_dot("none", "o", "infeasible", theme, theme.muted))
+    if picture.area:
+        handles.append(Patch(facecolor=theme.muted, alpha=0.2, linewidth=0, label="dominated"))
     return handles
 
 

@@ -7,9 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from reports.fronts import Point, Study, front_order
+from reports.values import finite
 from repsim.catalogue import method_names
 from repsim.records import METRICS, Direction, Objective
 
+Corners = tuple[tuple[float, float], ...]
+"""(x, y) pairs that a line joins."""
 LABEL_LIMIT = 40
 ANCHOR_METHODS = ("full", "linear_probe")
 
@@ -64,9 +67,9 @@ class FrontPicture:
     A confirmed one has a mark for each mean as well, with bars of its own, and the steps join those.
 
     ``steps`` are the corners of the staircase, by rising x (empty with three objectives, where a projection has
-    none); ``step_first`` is ``down`` when the line falls before it goes on. ``error`` is (x, y, standard error).
-    ``lines`` are the ways from pretrained to finetuned weights that derived points lie on: method, and (x, y) by rising
-    α. A ``panel`` is one of several and drawn smaller.
+    none), ``area`` those of what it dominates. ``error`` is (x, y, standard error). ``lines`` are the ways from
+    pretrained to finetuned weights that derived points lie on: method, backbone, and (x, y) by rising α. A ``panel`` is
+    one of several and drawn smaller.
     """
 
     title: str
@@ -74,8 +77,9 @@ class FrontPicture:
     y_label: str
     shade_label: str
     marks: tuple[Mark, ...]
-    steps: tuple[tuple[float, float], ...]
-    lines: tuple[tuple[str, tuple[tuple[float, float], ...]], ...]
+    steps: Corners
+    area: Corners
+    lines: tuple[tuple[str, str, Corners], ...]
     error: tuple[float, float, float] | None
     x_range: tuple[float, float]
     y_range: tuple[float, float]
@@ -122,17 +126,21 @@ def front_picture(study: Study, styles: Styles, backbone: str | None = None) -> 
             for mark, named in zip(runs, [point.run_id in repeated for point in points], strict=True)
         ]
     every = (*study.points, *study.means)
+    x_range = _padded([point.values[1] for point in every], max(_error(p, x) or 0.0 for p in every))
+    y_range = _padded([point.values[0] for point in every], max(p.se or 0.0 for p in every))
+    steps = staircase(members, x.direction) if third is None else ()
     return FrontPicture(
         title=shorten(study.data if backbone is None else backbone),
         x_label=axis_label(x.metric, x.direction),
         y_label=axis_label(study.axes.y.metric, study.axes.y.direction),
         shade_label=axis_label(third.metric, third.direction) if third is not None else "",
         marks=(*runs, *(_mark(point, point.run_id in chosen, x) for point in means)),
-        steps=staircase(members, x.direction) if third is None else (),
+        steps=steps,
+        area=dominated(steps, _worst(study, x_range, y_range), (x.direction, study.axes.y.direction)),
         lines=_lines(points),
         error=(best.values[1], best.values[0], best.se) if best is not None and best.se is not None else None,
-        x_range=_padded([point.values[1] for point in every], max(_error(p, x) or 0.0 for p in every)),
-        y_range=_padded([point.values[0] for point in every], max(p.se or 0.0 for p in every)),
+        x_range=x_range,
+        y_range=y_range,
         panel=backbone is not None,
         styles=styles,
     )
@@ -145,7 +153,7 @@ def axis_label(metric: str, direction: Direction) -> str:
     return f"{info.label}{unit}, {'higher' if direction == 'maximize' else 'lower'} is better"
 
 
-def staircase(members: Sequence[Point], x_direction: Direction) -> tuple[tuple[float, float], ...]:
+def staircase(members: Sequence[Point], x_direction: Direction) -> Corners:
     """Corners of the boundary of what the front attains, by rising x.
 
     Between two neighbours the attained y is that of the one with the better x, so the line turns the corner on the
@@ -158,14 +166,42 @@ def staircase(members: Sequence[Point], x_direction: Direction) -> tuple[tuple[f
     return (*corners, *ordered[-1:])
 
 
-def _lines(points: Sequence[Point]) -> tuple[tuple[str, tuple[tuple[float, float], ...]], ...]:
+def dominated(steps: Corners, worst: tuple[float, float], directions: tuple[Direction, Direction]) -> Corners:
+    """Corners of the area that a staircase dominates, as far as ``worst``, the bad end of x and y; none beyond it."""
+    if not steps:
+        return ()
+
+    def within(value: float, limit: float, direction: Direction) -> float:
+        return max(value, limit) if direction == "maximize" else min(value, limit)
+
+    wall, floor = worst
+    inner = [(within(x, wall, directions[0]), within(y, floor, directions[1])) for x, y in steps]
+    if directions[0] == "maximize":
+        return ((wall, inner[0][1]), *inner, (inner[-1][0], floor), (wall, floor))
+    return ((inner[0][0], floor), *inner, (wall, inner[-1][1]), (wall, floor))
+
+
+def _worst(study: Study, x_range: tuple[float, float], y_range: tuple[float, float]) -> tuple[float, float]:
+    """The hypervolume's reference where there is one, so that the area is what is measured; else the picture's edge."""
+    found = []
+    for objective, limits in ((study.axes.x, x_range), (study.axes.y, y_range)):
+        if objective is not None:
+            recorded = None if study.reference is None else finite(study.reference.worst.get(objective.metric))
+            edge = limits[0] if objective.direction == "maximize" else limits[1]
+            found.append(edge if recorded is None else recorded)
+    return found[0], found[-1]
+
+
+def _lines(points: Sequence[Point]) -> tuple[tuple[str, str, Corners], ...]:
     """Each trial's derived points and, at the end, the trial itself."""
     owners = dict.fromkeys(point.derived_from for point in points if point.derived_from is not None)
     found = []
     for owner in owners:
         mine = [point for point in points if owner in (point.derived_from, point.trial_id)]
         ordered = sorted(mine, key=lambda point: point.alpha)
-        found.append((ordered[0].method, tuple((point.values[1], point.values[0]) for point in ordered)))
+        found.append(
+            (ordered[0].method, ordered[0].backbone, tuple((point.values[1], point.values[0]) for point in ordered))
+        )
     return tuple(found)
 
 

@@ -160,7 +160,10 @@ def knee(members: Sequence[Point], objectives: Sequence[Objective]) -> Point | N
 
 
 def recommend(members: Sequence[Point], objectives: Sequence[Objective]) -> tuple[Pick, ...]:
-    """Best first objective; most of the second within one standard error of it; the knee; most of the second."""
+    """Best first objective; the knee; best second objective within one standard error of the best first.
+
+    The knee is missing where there is none, the last where no standard error is known; both with a single objective.
+    """
     if not members:
         return ()
     label = METRICS[objectives[0].metric].label
@@ -168,17 +171,20 @@ def recommend(members: Sequence[Point], objectives: Sequence[Objective]) -> tupl
     picks = [Pick(role=f"best {label}", point=best)]
     if len(objectives) < 2:
         return tuple(picks)
-    other = METRICS[objectives[1].metric].label
-    by_second = sorted(members, key=lambda point: _loss(point, objectives)[1])
-    if best.se is not None:
-        directions = [objective.direction for objective in objectives]
-        within = members[best_second_within([point.values for point in members], directions, best.se)]
-        picks.append(Pick(role=f"{WITHIN} of the best {label}: best {other}", point=within))
     middle = knee(members, objectives)
     if middle is not None:
         picks.append(Pick(role=KNEE, point=middle))
-    picks.append(Pick(role=f"best {other}", point=by_second[0]))
+    if best.se is not None:
+        directions = [objective.direction for objective in objectives]
+        within = best_second_within([point.values for point in members], directions, best.se)
+        other = METRICS[objectives[1].metric].label
+        picks.append(Pick(role=f"best {other} {WITHIN} of the best {label}", point=members[within]))
     return tuple(picks)
+
+
+def best_second(members: Sequence[Point], objectives: Sequence[Objective]) -> Point:
+    """The member with the best second objective, the first of equals."""
+    return min(members, key=lambda point: _loss(point, objectives)[1])
 
 
 _CONSTRAINT = re.compile(r"\s*([a-z0-9_.]+)\s*(>=|<=)\s*([-+0-9.eE]+)\s*")

@@ -1,4 +1,4 @@
-"""The front as an interactive figure: plain JSON for plotly.js, and the script that puts it on the page.
+"""The front as an interactive figure: plain JSON for plotly.js, and the script (page.js) that puts it on the page.
 
 Nothing is fetched: plotly.js travels inside the page, once. Where scripts do not run, the static picture stays.
 """
@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
 
 from reports.figures import FrontPicture, Mark, shorten
-from reports.paper_tables import show
-from reports.style import DARK, LIGHT, Theme, plotly_marker
-from repsim.records import METRICS
+from reports.style import DARK, LIGHT, Theme, glyph, plotly_marker
+from reports.trial_details import Details
 
 
 def plotly_source() -> str:
@@ -23,12 +24,39 @@ def plotly_source() -> str:
     return source
 
 
-def figure_data(picture: FrontPicture, hover: Mapping[str, str]) -> dict[str, object]:
-    """Traces, and one layout per colour scheme; ``hover`` is the text of each trial, in plotly's small HTML."""
+def figure_data(picture: FrontPicture, told: Details) -> dict[str, object]:
+    """Traces and a layout per colour scheme, the filters, and what is told of each mark, once.
+
+    A trace is of one method and one backbone, which its ``meta`` names, so that a filter shows or hides it whole;
+    ``customdata`` are the keys of its marks. Traces without ``meta`` belong to all.
+    """
+    methods = [(slot, name) for slot, name in enumerate(picture.styles.methods) if _count(picture, method=name)]
+    backbones = [(slot, name) for slot, name in enumerate(picture.styles.backbones) if _count(picture, backbone=name)]
     return {
-        "light": {"data": _traces(picture, hover, LIGHT), "layout": _layout(picture, LIGHT)},
-        "dark": {"data": _traces(picture, hover, DARK), "layout": _layout(picture, DARK)},
-    }
+        "light": {"data": _traces(picture, LIGHT), "layout": _layout(picture, LIGHT)},
+        "dark": {"data": _traces(picture, DARK), "layout": _layout(picture, DARK)},
+        "method": [
+            {
+                "name": name, "count": _count(picture, method=name),
+                "light": LIGHT.colour(slot), "dark": DARK.colour(slot),
+            }
+            for slot, name in methods
+        ],
+        "backbone": [
+            {"name": name, "count": _count(picture, backbone=name), "glyph": glyph(slot)} for slot, name in backbones
+        ],
+        "front": [mark.key for mark in picture.marks if mark.on_front],
+        "marks": {key: asdict(one) for key, one in told.marks.items()},
+        "shared": told.shared,
+        "opens": told.opens,
+    }  # fmt: skip
+
+
+def _count(picture: FrontPicture, method: str | None = None, backbone: str | None = None) -> int:
+    """How many trials and derived points a filter stands for; a mean and its trial's run are one."""
+    return len({
+        mark.trial_id for mark in picture.marks if method in (None, mark.method) and backbone in (None, mark.backbone)
+    })  # fmt: skip
 
 
 def script_json(value: object) -> str:
@@ -37,38 +65,22 @@ def script_json(value: object) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def hover_text(mark: Mark, row: Mapping[str, object], varied: Sequence[str], config: Mapping[str, object]) -> str:
-    """What stands beside the pointer: who, what it reached, and the part of the configuration that varies."""
-    lines = [f"<b>{_plain(mark.trial_id)}</b> {_plain(mark.method)}" + (" (anchor)" if mark.anchor else "")]
-    if mark.n:
-        lines.append(f"mean over fresh seeds ± standard error, n = {mark.n}")
-    elif mark.behind:
-        lines.append("the search's run, n = 1" if not mark.derived else "n = 1, not confirmed")
-    for name in ("val_accuracy", "val_balanced_accuracy", "val_cka", "sharpness", "train_seconds"):
-        value = show(row.get(name), METRICS[name])
-        if value:
-            lines.append(f"{METRICS[name].label}: {value}")
-    lines += [f"{_plain(key)}: {_plain(show(config.get(key)) or 'none')}" for key in varied if key != "method"]
-    if mark.pruned:
-        lines.append("<i>stopped early: values of its last epoch</i>")
-    elif not mark.eligible:
-        lines.append("<i>not eligible for the front</i>")
-    return "<br>".join(lines)
-
-
 def _plain(value: object) -> str:
     return html.escape(shorten(str(value), 60))
 
 
-def _traces(picture: FrontPicture, hover: Mapping[str, str], theme: Theme) -> list[dict[str, object]]:
+def _traces(picture: FrontPicture, theme: Theme) -> list[dict[str, object]]:
     traces: list[dict[str, object]] = []
+    if picture.area:
+        xs, ys = zip(*picture.area, strict=True)
+        traces.append(_line(xs, ys, theme.muted, 0) | {"fill": "toself", "fillcolor": theme.muted, "opacity": 0.13})
     if picture.steps:
         xs, ys = zip(*picture.steps, strict=True)
-        line = {"color": theme.ink, "width": 1.5}
-        traces.append(
-            {"type": "scatter", "mode": "lines", "x": xs, "y": ys, "name": "front", "line": line, "hoverinfo": "skip"}
-        )
-    traces += [_way(picture, method, line, theme) for method, line in picture.lines]
+        traces.append(_line(xs, ys, theme.ink, 1.5) | {"name": "front"})
+    for method, backbone, line in picture.lines:
+        xs, ys = zip(*line, strict=True)
+        thin = _line(xs, ys, theme.colour(picture.styles.methods.index(method)), 0.8)
+        traces.append(thin | {"opacity": 0.6, "meta": {"method": method, "backbone": backbone}})
     if picture.error is not None:
         x, y, se = picture.error
         bar = {"type": "data", "array": [se], "color": theme.ink, "thickness": 1.3, "width": 5}
@@ -78,43 +90,32 @@ def _traces(picture: FrontPicture, hover: Mapping[str, str], theme: Theme) -> li
                 "marker": {"size": 1, "color": theme.ink}, "name": "± one standard error",
             }
         )  # fmt: skip
-    for slot, method in enumerate(picture.styles.methods):
-        marks = sorted((mark for mark in picture.marks if mark.method == method), key=lambda mark: mark.n)
-        if marks:
-            traces.append(_method_trace(picture, marks, method, theme.colour(slot), hover, theme))
-            traces.append(_key(method, theme.colour(slot), "circle") | {"legendgroup": method})
-    if len(picture.styles.backbones) > 1:
-        present = {mark.backbone for mark in picture.marks}
-        names = [(slot, name) for slot, name in enumerate(picture.styles.backbones) if name in present]
-        traces += [_key(name, theme.ink, plotly_marker(slot)) for slot, name in names]
+    for method in picture.styles.methods:
+        for backbone in picture.styles.backbones:
+            mine = [mark for mark in picture.marks if (mark.method, mark.backbone) == (method, backbone)]
+            # plotly gives a mark without an error bar the caps of one where others of its trace have some
+            barred = [mark for mark in mine if mark.errors != (None, None)]
+            plain = [mark for mark in mine if mark.errors == (None, None)]
+            traces += [_marks_trace(picture, marks, theme) for marks in (plain, barred) if marks]
     return traces
 
 
-def _way(picture: FrontPicture, method: str, line: Sequence[tuple[float, float]], theme: Theme) -> dict[str, object]:
-    """The thin line through a trial's derived points; it comes and goes with its method."""
-    xs, ys = zip(*line, strict=True)
-    style = {"color": theme.colour(picture.styles.methods.index(method)), "width": 0.8}
-    return {
-        "type": "scatter", "mode": "lines", "x": xs, "y": ys, "line": style, "opacity": 0.6, "hoverinfo": "skip",
-        "showlegend": False, "legendgroup": method,
-    }  # fmt: skip
+def _line(xs: Sequence[float], ys: Sequence[float], colour: str, width: float) -> dict[str, object]:
+    """A line that answers to no pointer."""
+    style = {"color": colour, "width": width}
+    return {"type": "scatter", "mode": "lines", "x": xs, "y": ys, "line": style, "hoverinfo": "skip"}
 
 
-def _key(name: str, colour: str, symbol: str) -> dict[str, object]:
-    """An entry of the legend alone."""
-    style = {"color": colour, "symbol": symbol, "size": 9}
-    return {"type": "scatter", "mode": "markers", "x": [None], "y": [None], "name": _plain(name), "marker": style}
-
-
-def _method_trace(
-    picture: FrontPicture, marks: Sequence[Mark], method: str, colour: str, hover: Mapping[str, str], theme: Theme
-) -> dict[str, object]:
-    symbols = [plotly_marker(picture.styles.backbones.index(mark.backbone)) for mark in marks]
+def _marks_trace(picture: FrontPicture, marks: Sequence[Mark], theme: Theme) -> dict[str, object]:
+    """The marks of one method and one backbone."""
+    method, backbone = marks[0].method, marks[0].backbone
+    colour = theme.colour(picture.styles.methods.index(method))
+    symbol = plotly_marker(picture.styles.backbones.index(backbone))
     shaded = any(mark.shade is not None for mark in marks)
     grey = [theme.muted if mark.pruned else colour for mark in marks]
     style: dict[str, object] = {
         "color": [mark.shade for mark in marks] if shaded else grey,
-        "symbol": [_symbol(name, mark) for name, mark in zip(symbols, marks, strict=True)],
+        "symbol": [_symbol(symbol, mark) for mark in marks],
         "size": [(13 if mark.on_front else 9) * (0.6 if mark.small else 1.0) for mark in marks],
         "opacity": [1.0 if mark.on_front else (0.4 if mark.small else 0.55) for mark in marks],
         "line": {
@@ -129,14 +130,13 @@ def _method_trace(
     return {
         "type": "scatter",
         "mode": "markers+text",
-        "showlegend": False,
-        "legendgroup": method,
+        "meta": {"method": method, "backbone": backbone},
+        "customdata": [mark.key for mark in marks],
         "x": [mark.x for mark in marks],
         "y": [mark.y for mark in marks],
         "text": [_plain(mark.trial_id + (" (anchor)" if mark.anchor else "")) if mark.label else "" for mark in marks],
         "textposition": ["bottom left" if mark.x > sum(picture.x_range) / 2 else "bottom right" for mark in marks],
         "textfont": {"size": 11, "color": theme.ink},
-        "hovertext": [hover[mark.key] for mark in marks],
         "hoverinfo": "text",
         "marker": style,
         **_bars(marks, colour),
@@ -150,8 +150,8 @@ def _symbol(name: str, mark: Mark) -> str:
 
 
 def _bars(marks: Sequence[Mark], colour: str) -> dict[str, object]:
-    """Standard errors of the means among the marks, both ways; nothing where there are none."""
-    if all(mark.n == 0 for mark in marks):
+    """Standard errors over fresh seeds, both ways; nothing where there are none."""
+    if all(mark.errors == (None, None) for mark in marks):
         return {}
     look = {"type": "data", "color": colour, "thickness": 1.1, "width": 3}
     return {
@@ -175,11 +175,19 @@ def _layout(picture: FrontPicture, theme: Theme) -> dict[str, object]:
         "margin": {"l": 62, "r": 18, "t": 14, "b": 56},
         "hovermode": "closest",
         "hoverlabel": {"align": "left", "bgcolor": theme.background, "font": {"color": theme.ink}},
-        "legend": {"orientation": "h", "yref": "container", "yanchor": "bottom", "y": 0, "x": 0},
+        "showlegend": False,
         "xaxis": {**axis, "title": {"text": picture.x_label}, "range": picture.x_range},
         "yaxis": {**axis, "title": {"text": picture.y_label}, "range": picture.y_range},
         "height": 520,
     }
+    if picture.error is not None:
+        _, y, se = picture.error
+        layout["shapes"] = [
+            {
+                "type": "rect", "layer": "below", "xref": "paper", "x0": 0, "x1": 1, "y0": y - se, "y1": y,
+                "fillcolor": theme.muted, "opacity": 0.12, "line": {"width": 0},
+            }
+        ]  # fmt: skip
     if picture.shade_label:
         shades = [mark.shade for mark in picture.marks if mark.shade is not None]
         bar = {"title": {"text": picture.shade_label, "side": "right"}, "thickness": 14}
@@ -188,35 +196,6 @@ def _layout(picture: FrontPicture, theme: Theme) -> dict[str, object]:
     return layout
 
 
-SCRIPT = """
-(function () {
-  function narrow(figure) {
-    var small = JSON.parse(JSON.stringify(figure));
-    small.data.forEach(function (trace) {
-      if (trace.text) { trace.text = trace.text.map(function (t) { return t.endsWith("(anchor)") ? t : ""; }); }
-    });
-    small.layout.height = 600;
-    small.layout.font.size = 11;
-    small.layout.margin = {l: 44, r: 8, t: 30, b: 40};
-    return small;
-  }
-  if (typeof Plotly === "undefined") { return; }
-  var dark = window.matchMedia("(prefers-color-scheme: dark)");
-  document.querySelectorAll("script[data-figure]").forEach(function (holder) {
-    var target = document.getElementById(holder.dataset.figure);
-    var still = document.getElementById(holder.dataset.figure + "-static");
-    var figures = JSON.parse(holder.textContent);
-    function draw() {
-      var figure = figures[dark.matches ? "dark" : "light"];
-      if (target.clientWidth < 600) { figure = narrow(figure); }
-      var options = {responsive: true, displaylogo: false,
-        modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]]};
-      return Plotly.react(target, figure.data, figure.layout, options);
-    }
-    target.hidden = false;
-    draw().then(function () { still.hidden = true; }, function () { target.hidden = true; });
-    dark.addEventListener("change", draw);
-  });
-})();
-"""
-"""Draws every figure on the page and hides its static twin once that has worked; follows the colour scheme."""
+def script() -> str:
+    """What draws every figure on the page, and hides its static twin once that has worked."""
+    return (Path(__file__).parent / "page.js").read_text(encoding="utf-8")

@@ -75,6 +75,7 @@ class Sweep:
 
     name: str
     experiment: str
+    experiment_id: str
     run_id: str
     question: str
     objectives: tuple[Objective, ...]
@@ -119,6 +120,7 @@ def load_sweep(client: Any, name: str, *, fresh: bool = False) -> Sweep:
     return Sweep(
         name=tags.get(Tag.SWEEP, parent.info.run_id),
         experiment=client.get_experiment(parent.info.experiment_id).name,
+        experiment_id=parent.info.experiment_id,
         run_id=parent.info.run_id,
         question=tags.get(Tag.QUESTION, ""),
         objectives=_objectives(tags),

@@ -42,6 +42,11 @@ def pairs(values: Mapping[str, object]) -> str:
     return '<dl class="pairs">' + "".join(f"<dt>{esc(k)}</dt><dd>{esc(v)}</dd>" for k, v in values.items()) + "</dl>"
 
 
+def link(address: str, text: str) -> str:
+    """A link to an http address; it opens beside the report and learns nothing of where that lies."""
+    return f'<a href="{esc(address)}" target="_blank" rel="noopener noreferrer">{esc(text)}</a>'
+
+
 def table_html(table: Table, long: Sequence[str] = (), skip: Sequence[str] = ()) -> str:
     """A table that scrolls inside its own box; columns named in ``long`` wrap, those in ``skip`` are left out."""
     shown = [column for column in table.columns if column not in skip]

@@ -6,23 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from reports import interactive, words
-from reports.confirmed import estimates
+from reports import answer, interactive, words
 from reports.figures import FrontPicture
-from reports.fronts import Pick, Study, runs
-from reports.load import Sweep, records
+from reports.fronts import Study, runs
+from reports.load import Sweep
 from reports.markup import duration, esc, image, pairs, table_html
-from reports.paper_tables import (
-    MISSING,
-    Table,
-    failures_table,
-    searched_runs,
-    shared_settings,
-    show,
-    trials_table,
-    varied_keys,
-)
+from reports.paper_tables import MISSING, Table, failures_table, shared_settings, show, trials_table
 from reports.points import command
+from reports.run_links import RunLinks
+from reports.trial_details import details
 from reports.values import finite
 from repsim.records import METRICS, Status
 
@@ -46,6 +38,7 @@ def render(
     chapters: Sequence[str],
     tables: Mapping[str, Table],
     report: Path,
+    links: RunLinks,
 ) -> str:
     """The whole page; ``chapters`` are HTML already."""
     title = f"{sweep.experiment}: accuracy and kept similarity"
@@ -53,38 +46,23 @@ def render(
     body = [
         f'<p class="kicker">sweep {esc(sweep.name)}</p>',
         f"<h1>{esc(sweep.question or sweep.experiment)}</h1>",
-        *_answers(studies),
+        answer.section(sweep, studies, report, links),
         _notices(words.warnings_for(sweep, studies)),
         _stats(sweep, studies),
     ]
     for number, (study, pictures) in enumerate(zip(studies, drawn, strict=True)):
-        body.append(_study(sweep, study, pictures, number, report, several=len(studies) > 1))
+        body.append(_study(sweep, study, pictures, number, report, links, several=len(studies) > 1))
     body += chapters
     body += [_front_section(sweep, studies, tables["front"], report), _methods_section(studies, tables["methods"])]
     body += [_trials_section(sweep, studies), _provenance(sweep, studies), _files()]
     css = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
-    plotly = f"<script>{interactive.plotly_source()}</script><script>{interactive.SCRIPT}</script>" if scripts else ""
+    plotly = f"<script>{interactive.plotly_source()}</script><script>{interactive.script()}</script>" if scripts else ""
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f'<meta name="generator" content="{GENERATOR}">\n<title>{esc(title)}</title>\n<style>{css}</style>\n</head>\n'
         "<body>\n<main>\n" + "\n".join(part for part in body if part) + f"\n</main>\n{plotly}\n</body>\n</html>\n"
     )
-
-
-def _answers(studies: Sequence[Study]) -> list[str]:
-    if not studies:
-        return ['<div class="card answer"><p class="big">No trial was recorded, so there is no answer.</p></div>']
-    cards = []
-    for study in studies:
-        name = f'<p class="kicker">{esc(study.data)}</p>' if len(studies) > 1 else ""
-        lines = [f"<li>{esc(line)}</li>" for line in words.explanation(study)]
-        caution = f"<p>{esc(words.ACROSS_BACKBONES)}</p>" if lines and len(study.backbones) > 1 else ""
-        bullets = f"<ul>{''.join(lines)}</ul>" if lines else ""
-        cards.append(
-            f'<div class="card answer">{name}<p class="big">{esc(words.headline(study))}</p>{bullets}{caution}</div>'
-        )
-    return cards
 
 
 def _notices(found: Sequence[tuple[str, str]]) -> str:
@@ -123,24 +101,27 @@ def _seconds(sweep: Sweep) -> tuple[float, float]:
     return float(runs(sweep.trials)["train_seconds"].sum()), float(sweep.trials["overhead_seconds"].sum())
 
 
-def _study(sweep: Sweep, study: Study, drawn: Drawn, number: int, report: Path, *, several: bool) -> str:
+def _study(
+    sweep: Sweep, study: Study, drawn: Drawn, number: int, report: Path, links: RunLinks, *, several: bool
+) -> str:
     where = f" on {esc(study.data)}" if several else ""
     parts = [f"<h2>The {'run' if study.single else 'front'}{where}</h2>"]
     if drawn.front is None:
         parts.append(f'<p class="lead">{esc(_no_picture(study))}</p>')
     else:
-        parts.append(_front_figure(sweep, study, drawn, number))
+        parts.append(_front_figure(sweep, study, drawn, number, report, links))
     if len(drawn.panels) > 1:
         parts.append(
             f"<h3>Backbone by backbone</h3><p>{esc(words.ACROSS_BACKBONES)} "
             "Each panel joins that backbone's own front.</p>"
         )
-        panels = "".join(f"<figure>{image(svgs, f'Front of {name}')}</figure>" for name, svgs in drawn.panels)
+        panels = "".join(
+            f'<figure><div class="wide">{image(svgs, f"Front of {name}")}</div></figure>' for name, svgs in drawn.panels
+        )
         parts.append(f'<div class="grid">{panels}</div>')
     said = words.confirmation(study)
     if said:
         parts.append(f"<h3>Confirmation</h3><p>{esc(said)}</p>")
-    parts.append(_picks(sweep, study, report))
     return "\n".join(parts)
 
 
@@ -152,26 +133,15 @@ def _no_picture(study: Study) -> str:
     return "A single run is one point: its numbers are in the table below."
 
 
-def _front_figure(sweep: Sweep, study: Study, drawn: Drawn, number: int) -> str:
+def _front_figure(sweep: Sweep, study: Study, drawn: Drawn, number: int, report: Path, links: RunLinks) -> str:
     if drawn.front is None or drawn.picture is None:
         return ""
-    rows = {row["trial_id"]: row for row in records(study.trials) if row["stage"] != "confirm"}
-    varied = varied_keys(sweep, searched_runs(study.trials))
-    told = {point.trial_id: estimates(point.repeats) for point in study.means if point.repeats is not None}
-    hover = {
-        mark.key: interactive.hover_text(
-            mark,
-            rows[mark.trial_id] | (told[mark.trial_id] if mark.n else {}),
-            varied,
-            sweep.configs[str(rows[mark.trial_id]["mlflow_run_id"])],
-        )
-        for mark in drawn.picture.marks
-    }
-    data = interactive.script_json(interactive.figure_data(drawn.picture, hover))
+    told = details(sweep, study, drawn.picture, report, links)
+    data = interactive.script_json(interactive.figure_data(drawn.picture, told))
     name = f"front-{number}"
     return (
-        f'<figure><div id="{name}" hidden></div>'
-        f'<div id="{name}-static" class="wide">{image(drawn.front, "The front")}</div>'
+        f'<figure><div id="{name}" class="interactive" hidden></div>'
+        f'<div id="{name}-static" class="wide still">{image(drawn.front, "The front")}</div>'
         f"<figcaption>{esc(_front_caption(study))} Static picture: {esc(drawn.front_file)}.</figcaption>"
         f'<script type="application/json" data-figure="{name}">{data}</script></figure>'
     )
@@ -196,7 +166,8 @@ def _front_caption(study: Study) -> str:
         said.append(f"Small points on thin lines are models {words.BETWEEN}" + (", n = 1." if study.means else "."))
     if study.axes.colour is None:
         by = "configuration's mean" if study.means else "trial"
-        said.append(f"The stepped line is the front: everything below and behind it is attained by some {by}.")
+        end = "" if study.reference is None else " It ends at the reference point of the hypervolume."
+        said.append(f"The stepped line is the front; the shaded area is what some {by} dominates.{end}")
     else:
         said.append(
             f"Fill colour is {METRICS[study.axes.colour.metric].label}, the outline the method. The front has three "
@@ -210,36 +181,6 @@ def _front_caption(study: Study) -> str:
     if study.members:
         said.append(words.separation(study))
     return " ".join(said)
-
-
-def _picks(sweep: Sweep, study: Study, report: Path) -> str:
-    if not study.picks:
-        return ""
-    roles: dict[str, list[Pick]] = {}
-    for pick in study.picks:
-        roles.setdefault(pick.point.trial_id, []).append(pick)
-    return f"<h3>{'What it was' if study.single else 'Recommended points'}</h3>" + (
-        '<div class="grid picks">' + "".join(_pick(sweep, study, picks, report) for picks in roles.values()) + "</div>"
-    )
-
-
-def _pick(sweep: Sweep, study: Study, picks: Sequence[Pick], report: Path) -> str:
-    point = picks[0].point
-    rows = records(study.trials[study.trials["mlflow_run_id"] == point.run_id])
-    names = dict.fromkeys([*(o.metric for o in study.objectives), "val_accuracy", "val_balanced_accuracy", "val_cka"])
-    names |= dict.fromkeys(["test_accuracy", "test_cka", "sharpness"])
-    row, n = rows[0], {}
-    if point.repeats is not None:
-        row, n = row | estimates(point.repeats), {"n (fresh seeds)": str(point.repeats.n)}
-    reached = n | {METRICS[name].label: show(row[name], METRICS[name]) or MISSING for name in names}
-    config = {key: show(value) or "none" for key, value in sweep.configs[point.run_id].items()}
-    roles = "the only trial" if study.single else "; ".join(pick.role for pick in picks)
-    return (
-        f'<div class="card"><p class="role">{esc(roles)}</p>'
-        f'<p class="who">{esc(words.describe(point))}</p>{pairs(reached)}'
-        f"<pre><code>{esc(command(report, point.trial_id))}</code></pre>"
-        f"<details><summary>exact configuration</summary>{pairs(config)}</details></div>"
-    )
 
 
 def _front_section(sweep: Sweep, studies: Sequence[Study], table: Table, report: Path) -> str:
@@ -269,10 +210,11 @@ def _methods_section(studies: Sequence[Study], table: Table) -> str:
 
 def _trials_section(sweep: Sweep, studies: Sequence[Study]) -> str:
     parts = []
-    for study in studies:
+    for number, study in enumerate(studies):
         who = f" on {esc(study.data)}" if len(studies) > 1 else ""
         counts = ", ".join(f"{count} {name}" for name, count in sorted(study.counts.items()))
-        parts.append(f"<h2>All trials{who}</h2><p>{esc(counts)}.</p>{table_html(trials_table(sweep, study))}")
+        parts.append(f"<h2>All trials{who}</h2><p>{esc(counts)}.</p>")
+        parts.append(f'<div data-trials="front-{number}">{table_html(trials_table(sweep, study))}</div>')
         stopped = words.stopped_early(study)
         parts.append(f"<p>{esc(stopped)}</p>" if stopped else "")
         failures = failures_table(study)

@@ -17,8 +17,9 @@ _DARK = (
     "#9C8CF0", "#D9659A", "#C5C55A", "#6FD0C0", "#5DB877",
 )  # fmt: skip
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-"""matplotlib's names; ``PLOTLY_MARKERS`` are the same shapes."""
+"""matplotlib's names; ``PLOTLY_MARKERS`` and ``GLYPHS`` are the same shapes."""
 PLOTLY_MARKERS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "x", "star")
+GLYPHS = ("●", "■", "▲", "◆", "▼", "✚", "✖", "★")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,3 +81,8 @@ def marker(slot: int) -> str:
 def plotly_marker(slot: int) -> str:
     """plotly symbol of a backbone's slot."""
     return PLOTLY_MARKERS[slot % len(PLOTLY_MARKERS)]
+
+
+def glyph(slot: int) -> str:
+    """The shape of a backbone's slot as a character."""
+    return GLYPHS[slot % len(GLYPHS)]

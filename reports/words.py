@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from reports import cautions
 from reports.confirmed import UNDER_WAY, Estimate
-from reports.fronts import KNEE, WITHIN, Point, Study, front_order, recommend, runs, wise_words
+from reports.fronts import KNEE, WITHIN, Point, Study, best_second, front_order, recommend, runs, wise_words
 from reports.load import Sweep
 from reports.paper_tables import show
 from reports.values import finite
@@ -70,11 +70,33 @@ def price(study: Study) -> str:
     best = study.members[0]
     if len(study.members) == 1:
         return f"{describe(best)} is best in every objective."
-    within = [pick.point for pick in study.picks if pick.role.startswith(WITHIN)]
-    if within and within[0].trial_id != best.trial_id:
-        return trade(study, best, within[0])
-    knees = [pick.point for pick in study.picks if pick.role == KNEE and pick.point.trial_id != best.trial_id]
-    return trade(study, best, knees[0] if knees else study.picks[-1].point)
+    for wanted in (WITHIN, KNEE):
+        for pick in study.picks:
+            if wanted in pick.role and pick.point.trial_id != best.trial_id:
+                return trade(study, best, pick.point)
+    return trade(study, best, best_second(study.members, study.objectives))
+
+
+def cost(study: Study, best: Point, target: Point) -> str:
+    """``1.2 points of val accuracy for +0.310 val similarity (CKA)``: what ``target`` costs and gives against ``best``.
+
+    Nothing is given for where the two are measured against different pretrained models.
+    """
+    paid = amount(abs(best.values[0] - target.values[0]), study.axes.y)
+    if best.backbone != target.backbone:
+        return f"{paid} against {best.trial_id}, on another backbone: their similarities cannot be compared"
+    pairs = zip(study.objectives[1:], best.values[1:], target.values[1:], strict=True)
+    return f"{paid} for {' and '.join(change(after - before, objective) for objective, before, after in pairs)}"
+
+
+def change(difference: float, objective: Objective) -> str:
+    """A signed difference in words: ``+0.310 val similarity (CKA)``, ``−1.2 points of test accuracy``."""
+    metric = METRICS[objective.metric]
+    sign = "−" if difference < 0 else "+"
+    if metric.unit == "fraction":
+        return f"{sign}{amount(abs(difference), objective)}"
+    unit = f" {metric.unit} of" if metric.unit else ""
+    return f"{sign}{show(abs(difference), metric)}{unit} {metric.label}"
 
 
 def trade(study: Study, best: Point, target: Point) -> str:
@@ -82,36 +104,66 @@ def trade(study: Study, best: Point, target: Point) -> str:
     if study.axes.x is None or best.trial_id == target.trial_id:
         return f"{describe(best)} is best in every objective."
     metric = METRICS[study.axes.x.metric]
-    loss = abs(best.values[0] - target.values[0])
     before, after = (f"{show(p.values[1], metric)} ({p.trial_id})" for p in (best, target))
-    cost = f"costs {amount(loss, study.axes.y)}"
-    if best.se is not None:
-        size = f"{100 * best.se:.1f} points" if METRICS[study.axes.y.metric].unit == "fraction" else f"{best.se:.3g}"
-        cost += f", {'less' if loss <= best.se else 'more'} than one standard error ({size})"
+    size = size_of_loss(study, best, target)
     if best.backbone != target.backbone:
+        paid = amount(abs(best.values[0] - target.values[0]), study.axes.y)
+        less = f", {size}" if size else ""
         return (
-            f"Taking {target.trial_id} instead of {best.trial_id} {cost}; their similarities are to different models."
+            f"Taking {target.trial_id} instead of {best.trial_id} costs {paid}{less}; "
+            "their similarities are to different models."
         )
-    return f"Moving {metric.label} from {before} to {after} {cost}."
+    return f"{cost(study, best, target)}, from {before} to {after}." + (f" The loss is {size}." if size else "")
+
+
+def size_of_loss(study: Study, best: Point, target: Point) -> str:
+    """``less than one standard error (2.4 points)``; "" where no standard error is known."""
+    if best.se is None:
+        return ""
+    loss = abs(best.values[0] - target.values[0])
+    size = f"{100 * best.se:.1f} points" if METRICS[study.axes.y.metric].unit == "fraction" else f"{best.se:.3g}"
+    return f"{'less' if loss <= best.se else 'more'} than one standard error ({size})"
 
 
 def explanation(study: Study) -> list[str]:
-    """The sentences under the headline: who the best point is, each other backbone's price, the other picks."""
+    """The sentences under the headline: which roles fall together or are vacant, each other backbone's price."""
     if len(study.members) < 2 or study.axes.x is None:
         return []
-    best = study.members[0]
-    value = show(best.values[0], METRICS[study.axes.y.metric])
-    said = [f"Best {METRICS[study.axes.y.metric].label}: {describe(best)}, {value}." + on_test(study, best)]
-    seen = {best.trial_id}
-    for pick in study.picks[1:]:
-        if pick.point.trial_id not in seen:
-            seen.add(pick.point.trial_id)
-            role = pick.role[0].upper() + pick.role[1:]
-            cost = trade(study, best, pick.point)
-            price_of = "" if cost == headline(study) else f" {cost}"
-            said.append(f"{role}: {describe(pick.point)}.{price_of}{on_test(study, pick.point)}")
-    others = [name for name in study.backbones if name != best.backbone]
+    said = [vacancies(study)] if vacancies(study) else []
+    others = [name for name in study.backbones if name != study.members[0].backbone]
     return said + [on_backbone(study, name) for name in others if within_backbone(study, name).members]
+
+
+def vacancies(study: Study) -> str:
+    """Why fewer than three different points are recommended; "" where there are three."""
+    roles: dict[str, list[str]] = {}
+    for pick in study.picks:
+        roles.setdefault(pick.point.trial_id, []).append(pick.role)
+    said = [
+        f"{trial_id} is {len(names)} of the recommended points at once: {'; '.join(names)}."
+        for trial_id, names in roles.items()
+        if len(names) > 1
+    ]
+    taken = [pick.role for pick in study.picks]
+    if KNEE not in taken:
+        said.append("There is no knee: that takes three points on the front that differ in every objective.")
+    if not any(WITHIN in role for role in taken):
+        label = METRICS[study.axes.y.metric].label
+        said.append(f"No standard error of {label} is known, so no point is named {WITHIN} of the best.")
+    return " ".join(said)
+
+
+def chosen_luck(study: Study) -> str:
+    """What being picked for its values does to a point's values."""
+    if study.means:
+        return (
+            "The points were picked by the means over fresh seeds that are shown, so the best of them still looks a "
+            "little better than it is."
+        )
+    return (
+        "Every point is one run, picked for its values, so the best look better than they are; with confirm.seeds set, "
+        "a sweep trains its front again from fresh seeds."
+    )
 
 
 def on_backbone(study: Study, backbone: str) -> str:
@@ -143,7 +195,7 @@ def separation(study: Study) -> str:
 
 
 def on_test(study: Study, point: Point) -> str:
-    """`` Over 4 fresh seeds: test accuracy 0.812 ± 0.010, …``, a sentence more about a confirmed point."""
+    """``Over 4 fresh seeds: test accuracy 0.812 ± 0.010, …`` of a confirmed point; "" of any other."""
     if point.repeats is None:
         return ""
     told = point.repeats
@@ -154,7 +206,7 @@ def on_test(study: Study, point: Point) -> str:
         if name in told.means
     ]
     seeds = "1 fresh seed" if told.n == 1 else f"{told.n} fresh seeds"
-    return f" Over {seeds}: {', '.join(shown)}." if shown else ""
+    return f"Over {seeds}: {', '.join(shown)}." if shown else ""
 
 
 def confirmation(study: Study) -> str:

@@ -29,9 +29,13 @@ OWN_TAGS = frozenset(
             "dl",
         ),
         *("dt", "dd", "small", "figure", "figcaption", "picture", "source", "img", "table", "thead", "tbody", "tr"),
-        *("th", "td", "u", "pre", "code", "details", "summary", "footer", "script"),
+        *("th", "td", "u", "pre", "code", "details", "summary", "footer", "script", "a"),
     }
 )
+
+
+RUN_PAGE = re.compile(r"http://127\.0\.0\.1:5000/#/experiments/\d+/runs/[0-9a-f]{32}")
+"""The only addresses on the page: runs in the MLflow UI."""
 
 
 class Page(HTMLParser):
@@ -67,7 +71,10 @@ def read_page(path: Path) -> Page:
     assert page.open == []
     for tag, attributes in page.elements:
         assert tag in OWN_TAGS
-        assert not {"href", "style", "srcdoc"} & set(attributes)
+        assert not {"style", "srcdoc"} & set(attributes)
+        if "href" in attributes:
+            assert tag == "a"
+            assert RUN_PAGE.fullmatch(attributes["href"] or "")
         assert not any(name.startswith("on") for name in attributes)
         assert (attributes.get("src") or "data:image/svg+xml;base64,").startswith("data:image/svg+xml;base64,")
         if tag == "script":

@@ -242,7 +242,7 @@ def test_a_sweep_of_that_name_is_reported_or_refused(
     name: str, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("reports.build._write", lambda sweep, work, folder: None)
+    monkeypatch.setattr("reports.build._write", lambda *_: None)
     found = load_sweep(open_store(store), name) if name in ALLOWED else None
     for arguments in (("--sweep", name), (f"--sweep={name}",), (name,), ("--sweep=CON", f"--out={name}")):
         if found is None and arguments[-1].startswith("--out"):

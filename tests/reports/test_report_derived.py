@@ -97,7 +97,9 @@ def test_the_picture_has_a_line_from_pretrained_to_finetuned(study: fronts.Study
     styles = choose_styles(["full", "linear_probe", "repsim"], ["tf_efficientnet_lite0"])
     picture = front_picture(study, styles)
     assert picture is not None
-    assert picture.lines == (("repsim", ((1.0, 0.75), (0.95, 0.85), (0.8, 0.80), (0.7, 0.88))),)
+    assert picture.lines == (
+        ("repsim", "tf_efficientnet_lite0", ((1.0, 0.75), (0.95, 0.85), (0.8, 0.80), (0.7, 0.88))),
+    )
     marks = {mark.trial_id: mark for mark in picture.marks}
     assert {name for name, mark in marks.items() if mark.derived} == set(POINTS)
     assert marks["t0002-w03"].on_front
