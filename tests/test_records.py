@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 
@@ -63,8 +63,27 @@ def test_what_a_trial_may_leave_out_is_no_objective_and_no_curve() -> None:
     assert optional.isdisjoint(OBJECTIVE_METRICS)
     assert set(EPOCH_METRICS) == {name for name in STANDARD_METRICS if name.startswith("val_")}
     assert {METRICS[name].asked_by for name in optional} == {
-        f"measure.{name}" for name in MeasureConfig.model_fields if name != "wise"
-    }, "points answer the standard metrics"
+        f"measure.{name}" for name in MeasureConfig.model_fields if name not in ("wise", "layers")
+    }, "points answer the standard metrics, and layers' similarity is a course, no metric"
+
+
+def test_an_epoch_without_layers_is_written_as_before_there_were_any() -> None:
+    plain = EpochResult(
+        epoch=1,
+        values={"val_cka": 0.9},
+        train_loss=0.5,
+        train_penalty=None,
+        learning_rate=1e-3,
+        steps=3,
+        train_seconds=1.0,
+        seconds=2.0,
+    )
+    written = plain.to_dict()
+    assert "layers" not in written
+    assert EpochResult.from_dict(written) == plain
+    layered = replace(plain, layers={"blocks.1": 0.5, "blocks.0": 1.0})
+    again = EpochResult.from_dict(json.loads(json.dumps(layered.to_dict())))
+    assert (again, list(again.layers)) == (layered, ["blocks.1", "blocks.0"])
 
 
 def test_what_has_no_better_direction_is_no_objective() -> None:
