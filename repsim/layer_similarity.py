@@ -27,17 +27,18 @@ from repsim.teacher import Teacher
 class LayerSimilarity:
     """Listens to an evaluation on the val images, and compares what it heard with the pretrained network.
 
-    ``names`` are the layers from input to output, ``missing`` those that could not be measured, each with the first
-    reason. ``moves`` says whether the backbone is trained; one that is not is never run, and so compared with itself.
+    ``names`` are the layers from input to output, ``missing`` those that cannot or could not be measured, each with the
+    first reason. ``moves`` says whether the backbone is trained; one that is not is never run, and compared with itself.
     """
 
     def __init__(
         self, config: TrialConfig, model: FineTuned, images: ImageSet, teacher: Teacher, *, moves: bool
     ) -> None:
         self.names = tuple(stage_widths(model.backbone))
-        self.missing: dict[str, str] = {}
+        self.missing = dict(teacher.unreadable_layers)
         if not self.names:
             self.missing = {"*": f"{config.backbone.name} has no stages that timm names"}
+        self._readable = tuple(name for name in self.names if name not in teacher.unreadable_layers)
         self._backbone, self._teacher, self._moves = model.backbone, teacher, moves
         self._probe = images.probe("val", config.data.probe_size)
         self._rows = np.searchsorted(images.val, self._probe)
@@ -46,12 +47,12 @@ class LayerSimilarity:
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Inside, the model is run on the val images once, in order, and on nothing else."""
-        with collected(self._backbone, self.names, self._rows) as self._heard:
+        with collected(self._backbone, self._readable, self._rows) as self._heard:
             yield
 
     def measure(self, epoch: int) -> dict[str, float]:
         """Similarity by layer, in [-1, 1], of what was heard last; without the layers for which it is not defined."""
-        before = self._teacher.clean_layers(self._probe, self.names) if self.names else {}
+        before = self._teacher.clean_layers(self._probe, self._readable) if self._readable else {}
         found = {}
         for name, features in before.items():
             now = torch.cat(self._heard[name]).numpy() if self._moves else features

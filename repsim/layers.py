@@ -37,6 +37,36 @@ def watched(backbone: nn.Module, names: Sequence[str]) -> Iterator[Mapping[str, 
             handle.remove()
 
 
+@torch.inference_mode()
+def unreadable(backbone: nn.Module, images: Tensor) -> dict[str, str]:
+    """Stages that cannot be watched, though timm names them, and why: found in one pass of ``images`` (b, 3, h, w)."""
+    outputs: dict[str, list[object]] = {}
+    modules = dict(backbone.named_modules())
+    widths = stage_widths(backbone)
+    handles = [
+        modules[name].register_forward_hook(lambda *given, name=name: outputs.setdefault(name, []).append(given[-1]))
+        for name in widths
+        if name in modules
+    ]
+    try:
+        backbone(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    reasons = {}
+    for name, width in widths.items():
+        found = outputs.get(name, [])
+        if name not in modules:
+            reasons[name] = "there is no module of this name"
+        elif len(found) != 1:
+            reasons[name] = f"it is run {len(found)} times in a pass"
+        elif not isinstance(found[0], Tensor) or found[0].ndim not in (3, 4):
+            reasons[name] = "what it returns is no map of features"
+        elif _channels_second(found[0], backbone).shape[1] != width:
+            reasons[name] = f"what it returns has not the {width} channels that timm says"
+    return reasons
+
+
 @contextmanager
 def collected(backbone: nn.Module, names: Sequence[str], rows: NDArray[np.int64]) -> Iterator[dict[str, list[Tensor]]]:
     """Inside, forward passes leave the pooled outputs of the modules called ``names``: (b, c) on the CPU, by batch.

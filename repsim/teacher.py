@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ from torch import Tensor
 from repsim.backbones import Backbone
 from repsim.data.dataset import ImageSet
 from repsim.data.views import VIEWS_VERSION, Views, to_tensor
-from repsim.layers import collected, pooled, stage_widths, watched
+from repsim.layers import collected, pooled, stage_widths, unreadable, watched
 from repsim.model import FineTuned
 from repsim.penalties.base import Statistics
 
@@ -71,6 +71,12 @@ class Teacher:
         """Pooled outputs (n_train, c) of the watched layers ``names`` for augmented view ``view``."""
         path = self._view_folder / f"view_{view:04d}_{_digest('|'.join(names))}.npy"
         return self._apart(self._cached(path, self._images.train, view, partial(self._layers_of, names)), names)
+
+    @cached_property
+    def unreadable_layers(self) -> dict[str, str]:
+        """Stages that cannot be watched, though timm names them, each with the reason."""
+        side = self._images.images.shape[1]
+        return unreadable(self._model.backbone, self._model.mean.new_zeros(1, 3, side, side))
 
     def clean_layers(self, indices: Index, names: Sequence[str]) -> dict[str, Features]:
         """Pooled outputs (m, c) of the watched layers ``names`` for images number ``indices`` (m,) as they are."""

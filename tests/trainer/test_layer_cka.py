@@ -15,7 +15,7 @@ from repsim import layer_similarity
 from repsim.config import TrialConfig
 from repsim.data.views import to_tensor
 from repsim.errors import DegenerateInputError
-from repsim.layers import collected, stage_widths
+from repsim.layers import collected, stage_widths, unreadable
 from repsim.records import FACTS, EpochResult
 from repsim.similarity.cka import debiased_cka
 from repsim.teacher import Teacher
@@ -77,22 +77,27 @@ def direct(trainer: Trainer, pretrained: nn.Module, name: str) -> float:
         with torch.inference_mode():
             network(pixels)
         handle.remove()
-        patches = kept[0][:, 1:] if kept[0].ndim == 3 else kept[0].flatten(2).transpose(1, 2)
+        is_tokens = kept[0].ndim == 3
+        patches = kept[0][:, network.num_prefix_tokens :] if is_tokens else kept[0].flatten(2).transpose(1, 2)
         features.append(patches.double().mean(dim=1).numpy())
     return debiased_cka(*features)
 
 
-@pytest.mark.parametrize(("backbone", "method"), [("test_efficientnet", "full"), ("test_vit", "lora")])
+@pytest.mark.parametrize(
+    ("backbone", "method"), [("test_efficientnet", "full"), ("test_vit", "full"), ("test_vit", "vpt")]
+)
 def test_the_values_are_those_of_the_definition(
     backbone: str, method: str, configure: Configure, workspace: Workspace
 ) -> None:
-    config = configure(method=method, backbone=backbone, **ASKED, **{"optim.lr": 3e-3, "data.probe_size": 8})
+    side = 160 if backbone == "test_vit" else 32  # the size the transformer is built for
+    more = {"optim.lr": 3e-3, "optim.epochs": 1, "data.probe_size": 8, "data.image_size": side}
+    config = configure(method=method, backbone=backbone, **ASKED, **more)
     trainer = trained(config, workspace)
     assert len(trainer._images.val) > 8, "the probe is a part of the val images"
     pretrained = workspace.backbone(config).module
+    assert min(trainer.epochs[-1].layers.values()) < 1.0 - 1e-4
     for name, value in trainer.epochs[-1].layers.items():
         assert value == pytest.approx(direct(trainer, pretrained, name), abs=1e-5)
-        assert value != pytest.approx(1.0, abs=1e-5)
 
 
 @pytest.mark.parametrize("method", ["full", "linear_probe", "partial+repsim", "vpt"])
@@ -189,6 +194,56 @@ def test_a_backbone_without_stages_has_no_layers_and_says_so(
     facts = trainer.finish().facts
     assert facts["not_measured"] == [["layer_cka/*", "test_efficientnet has no stages that timm names"]]
     assert facts["layers"] == []
+
+
+class Odd(nn.Module):
+    """Stages as timm names them, most of them not what it says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        names = ("plain", "listed", "flat", "wide", "twice", "idle", "gone")
+        self.feature_info = [{"module": name, "num_chs": 3} for name in names]
+        for name in names[:-1]:
+            self.add_module(name, nn.Conv2d(3, 4 if name == "wide" else 3, 1))
+        self.listed = Several()
+        self.flat = nn.Flatten()
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        x: torch.Tensor = self.twice(self.twice(self.listed(self.plain(images))[0]))
+        self.wide(x)
+        found: torch.Tensor = self.flat(x)
+        return found
+
+
+class Several(nn.Module):
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        return [x]
+
+
+def test_stages_that_are_not_what_timm_says_are_found_out() -> None:
+    network = Odd().eval()
+    reasons = unreadable(network, torch.zeros(1, 3, 4, 4))
+    assert reasons == {
+        "listed": "what it returns is no map of features",
+        "flat": "what it returns is no map of features",
+        "wide": "what it returns has not the 3 channels that timm says",
+        "twice": "it is run 2 times in a pass",
+        "idle": "it is run 0 times in a pass",
+        "gone": "there is no module of this name",
+    }
+    assert not any(module._forward_hooks for module in network.modules())
+
+
+def test_an_unreadable_stage_is_left_out_and_the_others_measured(
+    configure: Configure, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configure(method="full", **ASKED)
+    teacher = workspace.teacher(config)
+    monkeypatch.setattr(teacher, "unreadable_layers", {"blocks.3": "it is run 0 times in a pass"})
+    trainer = trained(config, workspace)
+    assert all(list(found) == [f"blocks.{i}" for i in (0, 1, 2, 4)] for found in layers_of(trainer))
+    facts = trainer.finish().facts
+    assert facts["not_measured"] == [["layer_cka/blocks.3", "it is run 0 times in a pass"]]
 
 
 def test_pretrained_features_are_computed_once(
