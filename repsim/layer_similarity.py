@@ -28,7 +28,7 @@ class LayerSimilarity:
     """Listens to an evaluation on the val images, and compares what it heard with the pretrained network.
 
     ``names`` are the layers from input to output, ``missing`` those that cannot or could not be measured, each with the
-    first reason. ``moves`` says whether the backbone is trained; one that is not is never run, and compared with itself.
+    first reason. ``moves`` says whether the backbone is trained; one that is not is not run at all.
     """
 
     def __init__(

@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
 
 from reports.chapters.layer_maps import LayerMap, LayerMapsPicture
 from reports.chapters.trajectories import TrajectoriesPicture, Trajectory
@@ -109,15 +110,16 @@ def _way(axes: Any, way: Trajectory, picture: TrajectoriesPicture, theme: Theme)
             [x], [y], shape, markersize=8.5, color=colour, markeredgecolor=theme.ink, markeredgewidth=1.0, zorder=4
         )
     if way.label:
-        leftish = x > sum(picture.x_range) / 2
+        share = (x - picture.x_range[0]) / (picture.x_range[1] - picture.x_range[0])
         axes.annotate(
             way.label,
             (x, y),
-            xytext=(-8 if leftish else 8, 5),
+            xytext=(0, 7),
             textcoords="offset points",
-            ha="right" if leftish else "left",
+            ha="left" if share < 0.1 else "right" if share > 0.9 else "center",
             fontsize=8.5,
             color=theme.ink,
+            path_effects=[withStroke(linewidth=2.5, foreground=theme.background)],
             zorder=5,
         )
 
@@ -130,11 +132,18 @@ def _legend(figure: Any, picture: TrajectoriesPicture, theme: Theme) -> None:
         for slot, name in enumerate(picture.styles.methods)
         if name in present
     ]
-    open_mark = {"marker": "o", "markerfacecolor": theme.background, "markeredgecolor": theme.ink, "linestyle": ""}
-    full_mark = {"marker": "o", "color": theme.ink, "linestyle": "", "markersize": 8.5}
     handles += [
-        Line2D([], [], label="after the first epoch", **open_mark),
-        Line2D([], [], label="reported", **full_mark),
+        Line2D(
+            [],
+            [],
+            linestyle="",
+            marker="o",
+            markerfacecolor=fill,
+            markeredgecolor=theme.ink,
+            markersize=size,
+            label=name,
+        )
+        for name, fill, size in (("after the first epoch", theme.background, 6.0), ("reported", theme.ink, 8.5))
     ]
     if picture.pale:
         handles.append(Line2D([], [], color=theme.muted, linewidth=0.7, alpha=0.5, label="other trials"))

@@ -111,7 +111,7 @@ def _trajectories(sweep: Sweep, study: Study, metrics: tuple[str, str]) -> list[
     found = []
     for point in (*members, *anchors):
         if point.run_id in ways:
-            label = f"{point.trial_id} · {point.method} (anchor)" if point.anchor else point.trial_id
+            label = f"{point.trial_id} (anchor)" if point.anchor else point.trial_id
             epochs, points = ways[point.run_id]
             found.append(
                 Trajectory(
@@ -121,7 +121,7 @@ def _trajectories(sweep: Sweep, study: Study, metrics: tuple[str, str]) -> list[
                     epochs=epochs,
                     points=points,
                     reported=_reported(rows[point.run_id], metrics),
-                    label=shorten(label, 34) if point.anchor or point.run_id in named else "",
+                    label=shorten(label, 24) if point.anchor or point.run_id in named else "",
                     anchor=point.anchor,
                 )
             )

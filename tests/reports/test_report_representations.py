@@ -139,7 +139,7 @@ def test_front_members_and_anchors_are_told_and_the_others_pale(sweep: Sweep, tm
     assert ways["t0003"].reported == ways["t0003"].points[1] != ways["t0003"].points[-1]
     assert ways["t0005"].reported is None
     assert {name: way.label for name, way in ways.items() if way.anchor} == {
-        "t0000": "t0000 · linear_probe (anchor)", "t0001": "t0001 · full (anchor)",
+        "t0000": "t0000 (anchor)", "t0001": "t0001 (anchor)",
     }  # fmt: skip
     assert [(name, {way.trial_id for way in panel}) for name, panel in picture.panels] == [
         (OTHER, {"t0003"}), ("tf_efficientnet_lite0", {"t0000", "t0001", "t0002", "t0004", "t0005"}),
