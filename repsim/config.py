@@ -50,6 +50,8 @@ class Target(Frozen):
 
 
 TARGET_KEY = "strength.target_cka"
+ADDING = ("measure.layers", "measure.wise")
+"""Keys that make no other run and name no other configuration: they add to what a trial answers, and change nothing."""
 _STRENGTH_TAGS = ("a weight", "a point")
 
 
@@ -241,7 +243,8 @@ class TrialConfig(Frozen):
         for key, nothing in ((TARGET_KEY, None), ("wise_alpha", 1.0)):
             if canonical[key] == nothing:
                 del canonical[key]
-        del canonical["measure.wise"]  # it adds results and leaves this one as it is: a fresh seed may do without
+        for key in ADDING:
+            del canonical[key]  # they add results and leave this one as it is: a fresh seed may do without
         text = json.dumps(canonical, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 

@@ -225,7 +225,7 @@ class PenaltyConfig(Frozen):
 
 
 class MeasureConfig(Frozen):
-    """What is measured at the end, beside the standard numbers; nothing here changes the training."""
+    """What is measured beside the standard numbers; nothing here changes the training."""
 
     sharpness: Literal["standard", "full"] = "standard"
     """``full`` adds worst-case and average-case sharpness, the Hessian's top eigenvalue and trace; minutes on a CPU."""
@@ -233,5 +233,7 @@ class MeasureConfig(Frozen):
     """``full`` adds the other similarity measures with the pretrained features."""
     quality: Literal["standard", "full"] = "standard"
     """``full`` adds equal-mass ECE, quadratic kappa, k-NN accuracy and three measures of the features' rank."""
+    layers: Literal["none", "full"] = "none"
+    """``full`` adds, after every epoch, the debiased CKA of each of the backbone's stages with what it was."""
     wise: bool = False
     """Also take the points 0, 0.1, … 0.9 on the line from the pretrained weights: results of their own, no trials."""

@@ -53,6 +53,8 @@ class Stage(StrEnum):
 WISE_ALPHAS: tuple[float, ...] = tuple(tenths / 10 for tenths in range(10))
 """Where ``measure.wise`` takes points between pretrained (0) and finetuned (1) weights; at 1 is the trial itself."""
 CURVE_PREFIX = "curve/"
+LAYER_PREFIX = "layer_cka/"
+"""Before a layer's name (timm's), behind CURVE_PREFIX: a trial's ``EpochResult.layers``."""
 PARAM_PREFIX = "param/"
 PROBABILITY_PREFIX = "probability "
 """Of the columns of predictions, one for each class."""
@@ -121,13 +123,15 @@ FACTS: tuple[str, ...] = (
     "control_cka",
     "n_control",
     "not_derived",
+    "layers",
 )
 """What a finished trial says about the ground it was measured on.
 
 ``not_measured`` and ``similarity_null`` are there where ``measure`` asks for more; the five from ``target_outcome`` on
 where the strength is a target: ``reached``, ``not binding`` or ``not reached``, the reason, the last λ, and the
 debiased CKA of the model on the ``n_control`` training images that λ was steered by. ``not_derived`` is there where
-``measure.wise`` asks for points: pairs of α and why that one could not be measured.
+``measure.wise`` asks for points: pairs of α and why that one could not be measured. ``layers``, where
+``measure.layers`` asks for them, are the names of the backbone's stages from input to output.
 """
 
 
@@ -190,7 +194,11 @@ class Objective:
 
 @dataclass(frozen=True, kw_only=True)
 class EpochResult:
-    """What one step of the trainer answers. ``values`` holds EPOCH_METRICS; losses are means over the epoch."""
+    """What one step of the trainer answers. ``values`` holds EPOCH_METRICS; losses are means over the epoch.
+
+    ``layers``, where ``measure.layers`` asks for it: the debiased CKA of each of the backbone's stages with what it was
+    before training, on the val images that measure similarity; in order from input to output.
+    """
 
     epoch: int
     values: dict[str, float]
@@ -200,10 +208,14 @@ class EpochResult:
     steps: int
     train_seconds: float
     seconds: float
+    layers: dict[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, object]:
-        """JSON-able."""
-        return asdict(self)
+        """JSON-able; without ``layers`` where there are none, as before there were any."""
+        found = asdict(self)
+        if not self.layers:
+            del found["layers"]
+        return found
 
     @classmethod
     def from_dict(cls, value: Mapping[str, object]) -> Self:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ from torch import Tensor
 from repsim.backbones import Backbone
 from repsim.data.dataset import ImageSet
 from repsim.data.views import VIEWS_VERSION, Views, to_tensor
-from repsim.layers import pooled, stage_widths, watched
+from repsim.layers import collected, pooled, stage_widths, unreadable, watched
 from repsim.model import FineTuned
 from repsim.penalties.base import Statistics
 
@@ -70,7 +70,21 @@ class Teacher:
     def layers(self, view: int, names: Sequence[str]) -> dict[str, Features]:
         """Pooled outputs (n_train, c) of the watched layers ``names`` for augmented view ``view``."""
         path = self._view_folder / f"view_{view:04d}_{_digest('|'.join(names))}.npy"
-        together = self._cached(path, self._images.train, view, partial(self._layers_of, names))
+        return self._apart(self._cached(path, self._images.train, view, partial(self._layers_of, names)), names)
+
+    @cached_property
+    def unreadable_layers(self) -> dict[str, str]:
+        """Stages that cannot be watched, though timm names them, each with the reason."""
+        side = self._images.images.shape[1]
+        return unreadable(self._model.backbone, self._model.mean.new_zeros(1, 3, side, side))
+
+    def clean_layers(self, indices: Index, names: Sequence[str]) -> dict[str, Features]:
+        """Pooled outputs (m, c) of the watched layers ``names`` for images number ``indices`` (m,) as they are."""
+        which = hashlib.sha256(np.ascontiguousarray(indices).tobytes()).hexdigest()
+        path = self._clean_folder / f"layers_{_digest('|'.join([which, *names]))}.npy"
+        return self._apart(self._cached(path, indices, None, partial(self._means_of, names)), names)
+
+    def _apart(self, together: Features, names: Sequence[str]) -> dict[str, Features]:
         widths = stage_widths(self._model.backbone)
         ends = np.cumsum([widths[name] for name in names])
         return {name: together[:, end - widths[name] : end] for name, end in zip(names, ends, strict=True)}
@@ -126,6 +140,12 @@ class Teacher:
             self._model.features(images)
         found = pooled(seen)
         return torch.cat([found[name] for name in names], dim=1)
+
+    def _means_of(self, names: Sequence[str], images: Tensor) -> Tensor:
+        """As evaluation collects them: in passing, before what follows could write into a layer's output."""
+        with collected(self._model.backbone, names, np.arange(len(images))) as found:
+            self._model.features(images)
+        return torch.cat([found[name][0] for name in names], dim=1)
 
     def _input_of(self, name: str, images: Tensor) -> Tensor:
         seen: list[Tensor] = []

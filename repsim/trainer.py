@@ -9,7 +9,8 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import cast
 
@@ -35,6 +36,7 @@ from repsim.evaluation import (
 from repsim.extra_measures import extra_measures
 from repsim.feed import Feed, make_penalty
 from repsim.fitting import SMALLEST_BATCH, FeatureFit, Fit, GradientFit, ProbedGradientFit, probe_head
+from repsim.layer_similarity import LayerSimilarity
 from repsim.memory import PeakMemory
 from repsim.model import FineTuned, build_model
 from repsim.optimisation import trained_parameters
@@ -77,6 +79,7 @@ class Trainer:
         self.model = self._untrained()
         self.penalty = make_penalty(config, self._backbone, self.model, self._images, self._teacher)
         self._fit = self._build_fit()
+        self._layers = self._layer_similarity()
         self.epochs: list[EpochResult] = []
         self._best: tuple[int, State] | None = None
         self._last: tuple[int, Outputs] | None = None
@@ -117,8 +120,10 @@ class Trainer:
         training = time.perf_counter()
         fitted = self._fit.run_epoch(epoch)
         train_seconds = time.perf_counter() - training
-        outputs = self._outputs("val", self.model)
+        with nullcontext() if self._layers is None else self._layers.listening():
+            outputs = self._outputs("val", self.model)
         values = self._measure("val", outputs)
+        layers = self._measure_layers(epoch)
         self._last = (epoch, outputs)
         result = EpochResult(
             epoch=epoch,
@@ -129,6 +134,7 @@ class Trainer:
             steps=fitted.steps,
             train_seconds=train_seconds,
             seconds=time.perf_counter() - started,
+            layers=layers,
         )
         self.epochs.append(result)
         self._keep_if_best(result)
@@ -191,12 +197,14 @@ class Trainer:
             "penalty": {} if self.penalty is None else self.penalty.state_dict(),
             "fit": self._fit.state_dict(),
             "best": self._best,
+            "layers": {} if self._layers is None else self._layers.missing,
             "seconds": (self._train_seconds, self._evaluation_seconds, self._seconds),
         }
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
         """Continue from ``state_dict``; ValueError when it belongs to another configuration."""
-        if state["config"] != self.config.flat():
+        # read with today's defaults: a checkpoint may be older than one of the keys
+        if TrialConfig.from_flat(cast(Mapping[str, object], state["config"])) != self.config:
             raise ValueError("the checkpoint belongs to another configuration")
         self.epochs = [EpochResult.from_dict(epoch) for epoch in cast(list[dict[str, object]], state["epochs"])]
         self.model.load_state_dict(cast(Mapping[str, Tensor], state["model"]))
@@ -204,6 +212,8 @@ class Trainer:
             self.penalty.load_state_dict(cast(Mapping[str, Tensor], state["penalty"]))
         self._fit.load_state_dict(cast(Mapping[str, object], state["fit"]))
         self._best = cast("tuple[int, State] | None", state["best"])
+        if self._layers is not None:
+            self._layers.missing = dict(cast(Mapping[str, str], state["layers"]))
         self._train_seconds, self._evaluation_seconds, self._seconds = cast(
             tuple[float, float, float], state["seconds"]
         )
@@ -266,6 +276,12 @@ class Trainer:
         prefix = cached_prefix(self.config, self._adapter, self.model, self._images, feed, self._teacher)
         return kind(self.config, self.model, self.penalty, self._images, views, self._teacher, feed, prefix)
 
+    def _layer_similarity(self) -> LayerSimilarity | None:
+        if self.config.measure.layers == "none":
+            return None
+        moves = self._adapter.fit != "features"
+        return LayerSimilarity(self.config, self.model, self._images, self._teacher, moves=moves)
+
     def _outputs(self, split: Split, model: FineTuned) -> Outputs:
         started = time.perf_counter()
         indices = self._images.split(split)
@@ -281,6 +297,14 @@ class Trainer:
         started = time.perf_counter()
         probe = self._images.probe(split, self.config.data.probe_size)
         values = split_metrics(split, outputs, pretrained, self._images, probe)
+        self._evaluation_seconds += time.perf_counter() - started
+        return values
+
+    def _measure_layers(self, epoch: int) -> dict[str, float]:
+        if self._layers is None:
+            return {}
+        started = time.perf_counter()
+        values = self._layers.measure(epoch)
         self._evaluation_seconds += time.perf_counter() - started
         return values
 
@@ -302,6 +326,8 @@ class Trainer:
         started = time.perf_counter()
         values, facts = extra_measures(measure, model, self._images, found, pretrained, probe_size)
         self._evaluation_seconds += time.perf_counter() - started
+        if self._layers is not None:
+            facts |= self._layers.facts(cast(Sequence[object], facts.get("not_measured", ())))
         return values, facts
 
     def _keep_if_best(self, result: EpochResult) -> None:

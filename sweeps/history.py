@@ -112,6 +112,7 @@ class History:
         record = self._running(line, "epoch")
         result = EpochResult.from_dict(_object(line, "result"))
         _check_numbers(result.values)
+        _check_numbers(result.layers)
         _check_numbers({"epoch": result.epoch, "train_loss": result.train_loss})
         last = self._last_epoch.get(record.trial.trial_id)
         if last is not None and result.epoch <= last:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from repsim.catalogue import ADAPTERS, HEADS, PENALTIES, WRAPPERS
-from repsim.config import TrialConfig
+from repsim.config import ADDING, TrialConfig
 
 _OWNED = frozenset(
     {f"head.{name}" for info in HEADS.values() for name in info.settings}
@@ -19,16 +19,16 @@ UNREAD_BY_A_PROBE = ("optim.", "data.augment", "data.views", "checkpoint")
 def identity(config: TrialConfig) -> str:
     """The configuration as text, without its seed and the settings that it does not read.
 
-    Points taken beside the result (``measure.wise``) make no other run, a result at another ``wise_alpha`` does. A rank
-    does not count without LoRA, a margin not without a penalty that has one, and for an adapter that does not
-    move the backbone not even the optimiser does.
+    What is taken beside the result (``measure.wise``, ``measure.layers``) makes no other run, a result at another
+    ``wise_alpha`` does. A rank does not count without LoRA, a margin not without a penalty that has one, and for an
+    adapter that does not move the backbone not even the optimiser does.
     """
     read = _settings_read(config)
     ignored = () if ADAPTERS[config.parsed_method.adapter].trains_backbone else UNREAD_BY_A_PROBE
 
     def counts(key: str) -> bool:
         of_a_part = key in _OWNED or key.startswith(("adapter.", "penalty."))
-        return key not in ("seed", "measure.wise") and (key in read or not of_a_part) and not key.startswith(ignored)
+        return key not in ("seed", *ADDING) and (key in read or not of_a_part) and not key.startswith(ignored)
 
     return json.dumps({key: value for key, value in config.flat().items() if counts(key)})
 

@@ -42,6 +42,7 @@ CONSTANT_KEYS = (
     "measure.sharpness",
     "measure.similarity",
     "measure.quality",
+    "measure.layers",
     "measure.wise",
     "wise_alpha",
 )

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from repsim.records import CURVE_PREFIX, KIND_SWEEP, Stage, Status, Tag
+from repsim.records import CURVE_PREFIX, KIND_SWEEP, LAYER_PREFIX, Stage, Status, Tag
 from sweeps.space import Space
 from sweeps.trial import Trial, TrialRecord
 
@@ -120,7 +120,9 @@ def points(record: TrialRecord) -> list[Point]:
         if epoch.train_penalty is not None:
             values["train_penalty"] = epoch.train_penalty
         stamp = begin + int(1000 * seconds)
-        points += [Point(CURVE_PREFIX + name, value, stamp, epoch.epoch) for name, value in values.items()]
+        values |= {LAYER_PREFIX + name: value for name, value in epoch.layers.items()}
+        named = {metric_name(CURVE_PREFIX + name): value for name, value in values.items()}
+        points += [Point(name, value, stamp, epoch.epoch) for name, value in named.items()]
     if record.status is Status.COMPLETED and record.result is not None:
         end, step = milliseconds(record.ended), record.result.chosen_epoch
         points += [Point(name, value, end, step) for name, value in record.result.values.items()]

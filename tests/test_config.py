@@ -12,7 +12,7 @@ import pytest
 from pydantic import ValidationError
 
 from repsim.catalogue import HEADS, PENALTIES
-from repsim.config import FLAT_KEYS, TARGET_KEY, TrialConfig, load_config
+from repsim.config import ADDING, FLAT_KEYS, TARGET_KEY, TrialConfig, load_config
 from repsim.errors import RequestError
 
 OTHER: dict[str, object] = {
@@ -75,6 +75,7 @@ OTHER: dict[str, object] = {
     "measure.sharpness": "full",
     "measure.similarity": "full",
     "measure.quality": "full",
+    "measure.layers": "full",
     "measure.wise": True,
     "wise_alpha": 0.3,
     "method": "repsim",
@@ -113,8 +114,8 @@ def test_flat_values_are_read_back(key: str) -> None:
     assert (through_json, through_json.config_id) == (config, config.config_id)
 
 
-UNNAMED = ("seed", "measure.wise")
-"""Another seed is the same configuration; points of the line are results beside it."""
+UNNAMED = ("seed", *ADDING)
+"""Another seed is the same configuration; points of the line and layers' similarity are results beside it."""
 
 
 @pytest.mark.parametrize("key", [key for key in OTHER if key not in UNNAMED])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 
@@ -63,8 +63,8 @@ def test_what_a_trial_may_leave_out_is_no_objective_and_no_curve() -> None:
     assert optional.isdisjoint(OBJECTIVE_METRICS)
     assert set(EPOCH_METRICS) == {name for name in STANDARD_METRICS if name.startswith("val_")}
     assert {METRICS[name].asked_by for name in optional} == {
-        f"measure.{name}" for name in MeasureConfig.model_fields if name != "wise"
-    }, "points answer the standard metrics"
+        f"measure.{name}" for name in MeasureConfig.model_fields if name not in ("wise", "layers")
+    }, "points answer the standard metrics, and layers' similarity is a course, no metric"
 
 
 def test_what_has_no_better_direction_is_no_objective() -> None:
@@ -135,8 +135,11 @@ RESULT = TrialResult(
 
 def test_an_epoch_travels_through_json() -> None:
     written = json.loads(json.dumps(EPOCH.to_dict(), allow_nan=False))
-    assert set(written) == {field.name for field in fields(EpochResult)}
+    assert set(written) == {field.name for field in fields(EpochResult)} - {"layers"}, "as before there were any"
     assert EpochResult.from_dict(written) == EPOCH
+    layered = replace(EPOCH, layers={"blocks.1": 0.5, "blocks.0": 1.0})
+    again = EpochResult.from_dict(json.loads(json.dumps(layered.to_dict(), allow_nan=False)))
+    assert (again, list(again.layers)) == (layered, ["blocks.1", "blocks.0"])
 
 
 def test_a_result_travels_through_json_without_its_predictions() -> None:

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -184,6 +185,20 @@ def test_a_held_line_outlives_a_full_disk_and_not_a_crash(
     assert read_history(path) == journal.history
     journal.epoch("t0000", 1, make_epoch(1), held=True)
     assert read_history(path).records["t0000"].epochs == [], "what a driver that is killed now leaves behind"
+
+
+def test_similarity_by_layer_is_kept_in_order_and_nothing_where_there_is_none(journal: Journal, path: Path) -> None:
+    layers = {"blocks.0": 0.99, "blocks.10": 0.9, "blocks.2": -0.01}
+    journal.proposed(make_trial(0))
+    journal.started("t0000", 1)
+    journal.epoch("t0000", 1, make_epoch(1))
+    journal.epoch("t0000", 1, replace(make_epoch(2), layers=layers))
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    assert ["layers" in line["result"] for line in lines if line["event"] == "epoch"] == [False, True]
+    first, second = read_history(path).records["t0000"].epochs
+    assert (first.layers, list(second.layers.items())) == ({}, list(layers.items()))
+    with pytest.raises(TypeError, match=r"blocks\.0 must be a number"):
+        journal.epoch("t0000", 1, replace(make_epoch(3), layers={"blocks.0": "0.9"}))  # type: ignore[dict-item]
 
 
 def test_a_retry_replaces_the_epochs_it_repeats_and_those_after(journal: Journal) -> None:

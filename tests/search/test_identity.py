@@ -37,6 +37,7 @@ def of(**flat: object) -> str:
         ("rift", {"penalty__layers": "last", "penalty__margin": 0.1}),
         ("lora+repsim", {"adapter__bottleneck": 8, "penalty__temperature": 4.0}),
         ("full", {"seed": 9}),
+        ("full", {"measure__layers": "full", "measure__wise": True}),
     ],
 )
 def test_what_is_not_read_makes_no_other_run(method: str, unread: dict[str, object]) -> None:

@@ -73,6 +73,7 @@ IN_SPACE = [
     ("data.split_seed: [1, 2]", r"space\.data\.split_seed: is constant within a search.*; allowed: fixed"),
     ("1: 2", r"space\.1: is not a known key"),
     ("measure.sharpness: [full]", r"measure\.sharpness: is constant within a search: all trials are measured alike"),
+    ("measure.layers: [none, full]", r"measure\.layers: is constant within a search: all trials are measured alike"),
     ("measure.quality: {value: full}", r"measure\.quality: is constant within a search.*; allowed: fixed"),
     ("strength: {target_cka: [0.9, 1.5]}", r"strength\.target_cka\[1\]: 1\.5 is not allowed"),
     ("strength.target_cka: {value: 0.9, when: {penalty: none}}", r"target_cka\.when\.penalty: there is no strength"),

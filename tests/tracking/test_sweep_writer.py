@@ -418,6 +418,26 @@ def test_not_a_number_and_infinity_are_never_sent() -> None:
     assert sent == points(record)
 
 
+def test_similarity_by_layer_is_a_course_under_names_every_store_takes(
+    store_uri: str, children: Children, artifacts: Path
+) -> None:
+    record = running(trial(0), epochs=2)
+    record.epochs = [
+        dataclasses.replace(one, layers={"blocks.3": 1.0 - 0.1 * one.epoch, "a//../b@c": 0.5}) for one in record.epochs
+    ]
+    sweep = writer(store_uri, "layers", artifacts)
+    parent = sweep.start()
+    sweep.update(record)
+    record.epochs.append(dataclasses.replace(epoch(3), layers={"blocks.3": 0.7, "a//../b@c": math.nan}))
+    sweep.update(record)
+    sweep.close("completed")
+    client = MlflowClient(store_uri)
+    run = children("layers", parent)["t0000"]
+    assert _history(client, run, "curve/layer_cka/blocks.3") == [(1, 0.9), (2, 0.8), (3, 0.7)]
+    assert _history(client, run, "curve/layer_cka/b_c") == [(1, 0.5), (2, 0.5)]
+    assert all(name.startswith("curve/") for name in run.data.metrics)
+
+
 def test_hostile_text_is_stored_as_text(store_uri: str, children: Children, artifacts: Path) -> None:
     data = "folder:/a'b\"c\udcff/ü 日本"
     name = "od'd / näme"

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from repsim.config import FLAT_KEYS, OptimConfig, Target, TrialConfig, load_config
+from repsim.config import ADDING, FLAT_KEYS, OptimConfig, Target, TrialConfig, load_config
 from repsim.data.dataset import ImageSet
 from repsim.errors import RequestError
 from repsim.records import FACTS
@@ -251,7 +251,7 @@ def test_both_spellings_of_a_target_are_one(tmp_path: Path) -> None:
 
 def test_names_of_configurations_without_a_target_do_not_know_of_targets() -> None:
     flats: list[dict[str, object]] = [{}, {"method": "repsim"}, {"method": "lora+hcs", "strength": 3}]
-    unnamed = ("seed", "strength.target_cka", "measure.wise", "wise_alpha")  # came later, or name nothing
+    unnamed = ("seed", "strength.target_cka", "wise_alpha", *ADDING)  # came later, or name nothing
     for flat in flats:
         config = TrialConfig.from_flat({**flat, "strength.target_cka": None})
         known = {key: value for key, value in config.flat().items() if key not in unnamed}
