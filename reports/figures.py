@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 
 from reports.fronts import Point, Study, front_order
@@ -14,6 +14,8 @@ from repsim.records import METRICS, Direction, Objective
 Corners = tuple[tuple[float, float], ...]
 """(x, y) pairs that a line joins."""
 LABEL_LIMIT = 40
+MOST_MARKS = 1_500
+"""More points than this are not told apart, and make a page slow: of those off the front an even sample is drawn."""
 ANCHOR_METHODS = ("full", "linear_probe")
 
 
@@ -69,7 +71,7 @@ class FrontPicture:
     ``steps`` are the corners of the staircase, by rising x (empty with three objectives, where a projection has
     none), ``area`` those of what it dominates. ``error`` is (x, y, standard error). ``lines`` are the ways from
     pretrained to finetuned weights that derived points lie on: method, backbone, and (x, y) by rising α. A ``panel`` is
-    one of several and drawn smaller.
+    one of several and drawn smaller. ``left_out`` points off the front are not among the marks.
     """
 
     title: str
@@ -85,6 +87,7 @@ class FrontPicture:
     y_range: tuple[float, float]
     panel: bool
     styles: Styles
+    left_out: int = 0
 
 
 def shorten(text: str, limit: int = LABEL_LIMIT) -> str:
@@ -118,12 +121,13 @@ def front_picture(study: Study, styles: Styles, backbone: str | None = None) -> 
     chosen = {point.run_id for point in members}
     repeated = {point.run_id for point in means}
     best = members[0] if members and not confirmed else None
-    runs = [_mark(point, point.run_id in chosen and not confirmed, x) for point in points]
+    shown = sampled(points, chosen | repeated)
+    runs = [_mark(point, point.run_id in chosen and not confirmed, x) for point in shown]
     if confirmed:
         # the mean bears the name, where there is one
         runs = [
             replace(mark, behind=True, anchor=mark.anchor and not named, label="" if named else mark.label)
-            for mark, named in zip(runs, [point.run_id in repeated for point in points], strict=True)
+            for mark, named in zip(runs, [point.run_id in repeated for point in shown], strict=True)
         ]
     every = (*study.points, *study.means)
     x_range = _padded([point.values[1] for point in every], max(_error(p, x) or 0.0 for p in every))
@@ -137,13 +141,25 @@ def front_picture(study: Study, styles: Styles, backbone: str | None = None) -> 
         marks=(*runs, *(_mark(point, point.run_id in chosen, x) for point in means)),
         steps=steps,
         area=dominated(steps, _worst(study, x_range, y_range), (x.direction, study.axes.y.direction)),
-        lines=_lines(points),
+        lines=_lines(shown),
         error=(best.values[1], best.values[0], best.se) if best is not None and best.se is not None else None,
         x_range=x_range,
         y_range=y_range,
         panel=backbone is not None,
         styles=styles,
+        left_out=len(points) - len(shown),
     )
+
+
+def sampled(points: Sequence[Point], wanted: Container[str], most: int = MOST_MARKS) -> list[Point]:
+    """The anchors, the ``wanted`` run ids, and as many of the others, evenly, as make ``most`` (all where they fit)."""
+    if len(points) <= most:
+        return list(points)
+    must = [point.anchor or point.run_id in wanted for point in points]
+    others = [index for index, kept in enumerate(must) if not kept]
+    room = max(0, most - sum(must))
+    drawn = {others[place * len(others) // room] for place in range(room)}
+    return [point for index, point in enumerate(points) if must[index] or index in drawn]
 
 
 def axis_label(metric: str, direction: Direction) -> str:

@@ -348,13 +348,16 @@ def hypervolume_course(
             owner = point.trial_id if point.derived_from is None else point.derived_from
             eligible.setdefault(run_of.get(owner, point.run_id), []).append(point.values)
     course: list[tuple[int, float]] = []
-    seen: list[tuple[float, ...]] = []
+    front: list[tuple[float, ...]] = []  # what it dominates adds nothing, and need not be looked at again
     for count, run_id in enumerate(by_ending(trials), start=1):
-        seen += eligible.get(run_id, [])
-        try:
-            course.append((count, hypervolume(seen, worst, ideal, directions)))
-        except ValueError:
-            return (), "The recorded reference point is not worse than the ideal in every objective."
+        if run_id in eligible or not course:
+            seen = [*front, *eligible.get(run_id, [])]
+            front = [point for point, keep in zip(seen, nondominated(seen, directions), strict=True) if keep]
+            try:
+                volume = hypervolume(front, worst, ideal, directions)
+            except ValueError:
+                return (), "The recorded reference point is not worse than the ideal in every objective."
+        course.append((count, volume))
     return tuple(course), ""
 
 

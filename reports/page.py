@@ -142,12 +142,12 @@ def _front_figure(sweep: Sweep, study: Study, drawn: Drawn, number: int, report:
     return (
         f'<figure><div id="{name}" class="interactive" hidden></div>'
         f'<div id="{name}-static" class="wide still">{image(drawn.front, "The front")}</div>'
-        f"<figcaption>{esc(_front_caption(study))} Static picture: {esc(drawn.front_file)}.</figcaption>"
+        f"<figcaption>{esc(_front_caption(study, drawn.picture.left_out))} Static picture: {esc(drawn.front_file)}.</figcaption>"
         f'<script type="application/json" data-figure="{name}">{data}</script></figure>'
     )
 
 
-def _front_caption(study: Study) -> str:
+def _front_caption(study: Study, left_out: int) -> str:
     trials = [point for point in study.points if point.derived_from is None and not point.pruned]
     stopped = sum(point.pruned for point in study.points)
     drawn, total = len(trials), int((study.trials["stage"] == "search").sum())
@@ -155,6 +155,8 @@ def _front_caption(study: Study) -> str:
         f"{drawn} of {total} search trials have every objective and are drawn; "
         "colour is the method, shape the backbone."
     ]
+    if left_out > 0:
+        said.append(f"Of those off the front it is an even sample: {left_out:,} more are in trials.parquet.")
     if stopped:
         said.append(f"Grey crosses are trials stopped early ({stopped}), where their last epoch left them.")
     if study.means:
@@ -213,13 +215,16 @@ def _trials_section(sweep: Sweep, studies: Sequence[Study]) -> str:
     for number, study in enumerate(studies):
         who = f" on {esc(study.data)}" if len(studies) > 1 else ""
         counts = ", ".join(f"{count} {name}" for name, count in sorted(study.counts.items()))
-        parts.append(f"<h2>All trials{who}</h2><p>{esc(counts)}.</p>")
-        parts.append(f'<div data-trials="front-{number}">{table_html(trials_table(sweep, study))}</div>')
+        trials = trials_table(sweep, study)
+        cut = f" {trials.caption}" if trials.caption else ""
+        parts.append(f"<h2>All trials{who}</h2><p>{esc(counts)}.{esc(cut)}</p>")
+        parts.append(f'<div data-trials="front-{number}">{table_html(trials)}</div>')
         stopped = words.stopped_early(study)
         parts.append(f"<p>{esc(stopped)}</p>" if stopped else "")
         failures = failures_table(study)
         if failures.rows:
-            parts.append(f"<h3>Failed, pruned and waiting{who}</h3>{table_html(failures, long=('reason',))}")
+            cut = f"<p>{esc(failures.caption)}</p>" if failures.caption else ""
+            parts.append(f"<h3>Failed, pruned and waiting{who}</h3>{cut}{table_html(failures, long=('reason',))}")
     return "\n".join(parts)
 
 

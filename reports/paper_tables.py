@@ -183,13 +183,20 @@ def methods_table(sweep: Sweep, studies: Sequence[Study]) -> Table:
     )
 
 
+MOST_ROWS = 1_000
+"""Longer tables are slow to scroll, and nobody reads them to the end; trials.parquet has every trial."""
+
+
 def trials_table(sweep: Sweep, study: Study) -> Table:
-    """Every trial of a data set, compact."""
+    """The trials of a data set, compact: all of them, or the front, the anchors and the first ones up to MOST_ROWS."""
     front = {point.run_id for point in study.members}
+    special = front | sweep.anchors
+    first = set(study.trials["mlflow_run_id"].head(max(0, MOST_ROWS - len(special))))
+    kept = study.trials[study.trials["mlflow_run_id"].isin(special | first)]
     names = [objective.metric for objective in study.objectives]
     names += [name for name in ("val_accuracy", "val_balanced_accuracy", "val_cka", "sharpness") if name not in names]
     rows = []
-    for row in records(study.trials):
+    for row in records(kept):
         run_id = row["mlflow_run_id"]
         state = f"{row['status']}, infeasible" if row["feasible"] is False else row["status"]
         roles = [name for name, ids in (("front", front), ("anchor", sweep.anchors)) if run_id in ids]
@@ -203,7 +210,7 @@ def trials_table(sweep: Sweep, study: Study) -> Table:
     labels = [METRICS[name].label for name in names]
     return Table(
         name="trials",
-        caption="",
+        caption="" if len(kept) == len(study.trials) else _cut_words(len(kept), len(study.trials)),
         columns=(
             "trial", "stage", "status", "role", "method", "strength", "backbone", "optim.lr", "seed",
             *labels, METRICS["train_seconds"].label,
@@ -211,6 +218,12 @@ def trials_table(sweep: Sweep, study: Study) -> Table:
         rows=tuple(rows),
         metrics={METRICS[name].label: METRICS[name] for name in [*names, "train_seconds"]},
     )  # fmt: skip
+
+
+def _cut_words(shown: int, total: int) -> str:
+    return (
+        f"Of {total:,} trials {shown:,} are listed: the front, the anchors, and the first ones. trials.parquet has all."
+    )
 
 
 def _display(row: Mapping[str, object]) -> str:
@@ -225,7 +238,9 @@ def failures_table(study: Study) -> Table:
         if row["status"] in (Status.FAILED.value, Status.PRUNED.value, Status.WAITING.value)
     ]
     columns = ("trial", "status", "attempts", "method", "backbone", "reason")
-    return Table(name="failures", caption="", columns=columns, rows=tuple(rows), metrics={})
+    total, rows = len(rows), rows[:MOST_ROWS]
+    cut = f"The first {len(rows):,} of {total:,}; trials.parquet has all." if len(rows) < total else ""
+    return Table(name="failures", caption=cut, columns=columns, rows=tuple(rows), metrics={})
 
 
 def to_csv(table: Table) -> str:

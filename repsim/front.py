@@ -21,7 +21,10 @@ def dominates(a: Sequence[float], b: Sequence[float], directions: Sequence[Direc
 
 
 def nondominated(points: Sequence[Sequence[float]], directions: Sequence[Direction]) -> list[bool]:
-    """For each point, whether no other point dominates it. Equal points are all kept. O(n log n + n x front)."""
+    """For each point, whether no other point dominates it. Equal points are all kept.
+
+    O(n log n) in two objectives, O(n log n + n x front) in more.
+    """
     lowered = [_minimised(point, directions) for point in points]
     front = set(_front(lowered))
     return [point in front for point in lowered]
@@ -105,7 +108,10 @@ def _front(points: Sequence[tuple[float, ...]]) -> list[tuple[float, ...]]:
     """The minimised points that no other one dominates, each once. Whoever dominates a point is sorted before it."""
     found: list[tuple[float, ...]] = []
     for point in sorted(set(points)):
-        if not any(_dominates(other, point) for other in found):
+        if len(point) == 2:  # the last one found has the least second value so far
+            if not found or point[1] < found[-1][1]:
+                found.append(point)
+        elif not any(_dominates(other, point) for other in found):
             found.append(point)
     return found
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reports.chapters import course, mattered, methods
+from reports.chapters import course, mattered, methods, representations
 from reports.chapters.chapter import Section
 
-CHAPTERS: tuple[Section, ...] = (methods.section, mattered.section, course.section)
+CHAPTERS: tuple[Section, ...] = (methods.section, mattered.section, representations.section, course.section)

@@ -26,7 +26,7 @@ from repsim.records import METRICS, Objective, Stage, Status
 
 FEWEST_TRIALS = 3
 """Methods tried less often are not compared: a best of one or two is luck."""
-ENUMERATED, DRAWS = 2_000, 1_000
+ENUMERATED, DRAWS = 1_000, 200
 """So many subsets are all taken; of more, that many are drawn, with one seed."""
 LEVEL = 0.05
 _SEED = 20010
