@@ -142,7 +142,8 @@ def _front_figure(sweep: Sweep, study: Study, drawn: Drawn, number: int, report:
     return (
         f'<figure><div id="{name}" class="interactive" hidden></div>'
         f'<div id="{name}-static" class="wide still">{image(drawn.front, "The front")}</div>'
-        f"<figcaption>{esc(_front_caption(study, drawn.picture.left_out))} Static picture: {esc(drawn.front_file)}.</figcaption>"
+        f"<figcaption>{esc(_front_caption(study, drawn.picture.left_out))} "
+        f"Static picture: {esc(drawn.front_file)}.</figcaption>"
         f'<script type="application/json" data-figure="{name}">{data}</script></figure>'
     )
 

@@ -164,7 +164,8 @@ def methods_table(sweep: Sweep, studies: Sequence[Study]) -> Table:
         search = study.trials[study.trials["stage"] == "search"]
         front = {point.run_id for point in study.members}
         for (backbone, method), group in search.groupby(["backbone", "method"], sort=True):
-            points = [point for point in study.points if point.eligible and point.run_id in set(group["mlflow_run_id"])]
+            members = set(group["mlflow_run_id"])
+            points = [point for point in study.points if point.eligible and point.run_id in members]
             best = []
             for index, objective in enumerate(objectives):
                 values = [point.values[index] for point in points]
