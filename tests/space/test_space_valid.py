@@ -288,7 +288,7 @@ def test_overrides_and_flags() -> None:
         seed=9,
     )
     assert (space.name, space.data) == ("other", ("phantom:tiny", "folder:x"))
-    assert space.fixed == {"data.image_size": 32, "optim.lr": 1e-4}
+    assert space.fixed == {"data.image_size": 32, "measure.layers": "full", "optim.lr": 1e-4}
     assert space.values("method") == ("repsim", "full")
     assert (space.budget.trials, space.search.parallel, space.search.seed) == (4, 3, 9)
     assert space.search.sampler == "random"
