@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from reports.printing import find_browser, print_page
 from repsim.errors import Mistake, RequestError, one_line
 
 if TYPE_CHECKING:
@@ -35,10 +36,14 @@ what is written into the report folder:
   front.parquet               the rows of trials.parquet that are on the front
   tables/*.csv *.md *.tex     front members and methods, for papers
   figures/*.png *.svg         the pictures, for papers
+  report.pdf                  with --format pdf
   points/TRIAL.yaml           a space file per front member: launching it repeats that trial
 
 exit status: 0 written; 2 the request is wrong (no store, no such sweep, a folder that cannot be written).
 """
+
+
+_FILES = ("index.html", "trials.parquet", "front.parquet", "tables", "figures", "points")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -63,6 +68,12 @@ def parser() -> argparse.ArgumentParser:
         help="the MLflow store (default: MLFLOW_TRACKING_URI, else sqlite:///mlflow.db in the current folder)",
     )
     found.add_argument("--out", metavar="DIR", type=Path, help="folder to write (default: runs/NAME/report)")
+    found.add_argument(
+        "--format",
+        choices=("html", "pdf"),
+        default="html",
+        help="pdf: print the page into report.pdf as well, with Chromium or Chrome (default: html)",
+    )
     found.add_argument(
         "--no-log", action="store_true", help="do not attach the folder to the sweep's run as artifact 'report'"
     )
@@ -218,12 +229,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")  # a terminal that knows no accents is not worth a crash
     try:
         options = parser().parse_args(arguments)
+        printed = options.format == "pdf"
+        browser = find_browser() if printed else ""
         folder = build_report(options.sweep, options.tracking_uri, options.out, log=not options.no_log)
+        if printed:
+            print_page(browser, folder / "index.html", folder / "report.pdf")
     except RequestError as error:
         for mistake in error.mistakes:
             print(mistake, file=sys.stderr)
         return 2
-    for name in ("index.html", "trials.parquet", "front.parquet", "tables", "figures", "points"):
+    for name in (*(("report.pdf",) if printed else ()), *_FILES):
         print(folder / name)
     return 0
 

@@ -106,7 +106,7 @@ def load_sweep(client: Any, name: str) -> Sweep:
     parent = find_sweep(client, name)
     tags: dict[str, str] = parent.data.tags
     notes: list[str] = []
-    runs = _children(client, parent)
+    runs = sweep_runs(client, parent)
     trials, configs, facts = _tidy(runs, tags.get(Tag.SWEEP, ""), notes)
     return Sweep(
         name=tags.get(Tag.SWEEP, parent.info.run_id),
@@ -137,7 +137,7 @@ def load_sweep(client: Any, name: str) -> Sweep:
     )
 
 
-def _children(client: Any, parent: Any) -> list[Any]:
+def sweep_runs(client: Any, parent: Any) -> list[Any]:
     """Trials of the sweep, and what is filed under them (confirmations, derived points), each once, in order."""
     experiment = [parent.info.experiment_id]
     direct = search_all(client, f"tags.{PARENT} = '{parent.info.run_id}'", experiment)

@@ -43,6 +43,7 @@ def open_store(tracking_uri: str) -> Any:
             _store_mistake(tracking_uri, "is a folder or a file name, not the address of a store", _STORE_FORMS)
         )
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     for name in ("alembic", "mlflow"):
         logging.getLogger(name).setLevel(logging.WARNING)
     from mlflow import MlflowClient

@@ -26,6 +26,18 @@ class Metric:
     per_split: bool = False
     asked_by: str | None = None
 
+    @property
+    def best(self) -> float | None:
+        """The value that nothing betters: 1 for shares and similarities, 0 for errors, losses and seconds.
+
+        None where there is none, and where neither way is better.
+        """
+        if self.direction == "maximize":
+            return 1.0 if self.unit in ("fraction", "") else None
+        if self.direction == "minimize":
+            return 0.0 if self.unit in ("fraction", "nats", "s") else None
+        return None
+
 
 RHO_CURVE: tuple[float, ...] = (1e-4, 5e-4, 2e-3, 1e-2)
 """Relative radii ρ at which sharpness is kept; the headline is 5e-4."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from reports.chapters import methods
 from reports.chapters.chapter import Section
 
-CHAPTERS: tuple[Section, ...] = ()
+CHAPTERS: tuple[Section, ...] = (methods.section,)
