@@ -69,7 +69,8 @@ class Sweep:
     ``configs`` (flat configuration) and ``facts`` are keyed by MLflow run id; ``hashes`` holds (data, probe).
     ``curves`` is what reports.curves reads: a row per run, metric and epoch.
     ``anchors`` are the run ids of ``linear_probe`` and ``full`` at default settings. ``notes`` say what could not be
-    read. ``state`` is the parent run's: running, finished, killed or failed.
+    read. ``search`` is how proposals were made (``sampler``, ``stopping``, ``balance``, ``seed``), empty where it
+    was not recorded. ``state`` is the parent run's: running, finished, killed or failed.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Sweep:
     question: str
     objectives: tuple[Objective, ...]
     constraints: tuple[str, ...]
+    search: Mapping[str, object]
     references: Mapping[str, Reference]
     confirmations: Mapping[str, Recorded]
     command: str
@@ -115,6 +117,7 @@ def load_sweep(client: Any, name: str) -> Sweep:
         question=tags.get(Tag.QUESTION, ""),
         objectives=_objectives(tags),
         constraints=tuple(str(text) for text in _json(tags, Tag.CONSTRAINTS, list, notes, "the sweep")),
+        search=_json(tags, Tag.SEARCH, dict, notes, "the sweep"),
         references=_references(tags, notes),
         confirmations=_confirmations(tags, notes),
         command=tags.get(Tag.COMMAND, ""),

@@ -155,6 +155,7 @@ class Tag:
     QUESTION = "question"
     OBJECTIVES = "objectives"
     CONSTRAINTS = "constraints"
+    SEARCH = "search"
     REFERENCE = "hypervolume_reference"
     CONFIRMATION = "confirmation"
     COMMAND = "command"

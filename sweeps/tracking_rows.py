@@ -39,6 +39,7 @@ def sweep_tags(space: Space, sweep: str, provenance: Mapping[str, object], comma
             Tag.QUESTION: space.question,
             Tag.OBJECTIVES: objectives,
             Tag.CONSTRAINTS: [f"{item.metric} {item.sense} {item.bound!r}" for item in space.constraints],
+            Tag.SEARCH: search_settings(space),
             Tag.DATA: ", ".join(space.data),
             Tag.SPACE_HASH: space_hash(space),
             Tag.COMMAND: command,
@@ -50,6 +51,17 @@ def sweep_tags(space: Space, sweep: str, provenance: Mapping[str, object], comma
             "mlflow.note.content": _description(space, sweep),
         }
     )
+
+
+def search_settings(space: Space) -> dict[str, object]:
+    """How proposals are made, which decides what a report may compare."""
+    search = space.search
+    return {
+        "sampler": search.sampler,
+        "stopping": search.stopping,
+        "balance": search.balance or "none",
+        "seed": search.seed,
+    }
 
 
 def code_tags(provenance: Mapping[str, object]) -> dict[str, object]:
