@@ -22,7 +22,7 @@ def spread(numbers: Sequence[int]) -> str:
 
 
 def caption(picture: MethodsPicture, study: Study) -> str:
-    """What the small multiples show, without the last full stop."""
+    """What the small multiples show."""
     said = [
         "In colour the trials of one method and its own front, pale those of all methods, circled the anchors. "
         "Similarity is to the method's own pretrained backbone, so only panels of one backbone are comparable."
@@ -39,7 +39,7 @@ def caption(picture: MethodsPicture, study: Study) -> str:
     if picture.sampled:
         said.append("Of many trials an even sample is drawn, and every one on its method's front.")
     said.append(_attained_words([panel.attained for panel in picture.panels], study))
-    return " ".join(said).removesuffix(".")
+    return " ".join(said)
 
 
 def _attained_words(found: Sequence[Attainment], study: Study) -> str:
@@ -72,7 +72,7 @@ def paired_words(tests: Sequence[Paired], total: int) -> tuple[str, list[str]]:
     said = (
         "Each method is stood for by the confirmed configuration whose val means dominate most of the reference box; "
         f"compared are test values over n = {n} common fresh seeds, by paired t-tests (two-sided) with Holm's "
-        f"correction over all {total} tests of this chapter. A method with more confirmed configurations has more to "
+        f"correction over all tests of this chapter ({total}). A method with more confirmed configurations has more to "
         "pick from, which favours it. "
     )
     if any(test.p is None for test in tests):

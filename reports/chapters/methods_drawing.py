@@ -20,6 +20,8 @@ MOST = 12
 """Panels in one picture; more would be too small to read."""
 DRAWN = 150
 """Points in a panel of its method, and of all methods behind it; of more, an even sample and the front."""
+CROWD = 60
+"""Points from which they are drawn smaller and paler."""
 QUANTILE_LINES = ((":", "a quarter of the seeds"), ("--", "half"), ("-.", "three quarters"))
 
 
@@ -27,13 +29,14 @@ QUANTILE_LINES = ((":", "a quarter of the seeds"), ("--", "half"), ("-.", "three
 class MethodPanel:
     """One method: its own points and front (steps by rising x), and what its confirmed configurations attain.
 
-    ``trials`` counts its completed trials, of which ``points`` are those drawn. Where there are ``means`` over fresh
-    seeds, the front is theirs.
+    ``trials`` counts its completed trials, of which ``points`` and ``infeasible`` are those drawn. Where there are
+    ``means`` over fresh seeds, the front is theirs.
     """
 
     method: str
     trials: int
     points: tuple[Place, ...]
+    infeasible: tuple[Place, ...]
     means: tuple[Place, ...]
     steps: tuple[Place, ...]
     attained: Attainment
@@ -61,7 +64,9 @@ class MethodsPicture:
     def sampled(self) -> bool:
         """Whether some panel leaves out points."""
         trials = sum(panel.trials for panel in self.panels)
-        return trials > len(self.everything) or any(panel.trials > len(panel.points) for panel in self.panels)
+        return trials > len(self.everything) or any(
+            panel.trials > len(panel.points) + len(panel.infeasible) for panel in self.panels
+        )
 
 
 def methods_picture(study: Study, styles: Styles, backbone: str, methods: tuple[str, ...]) -> MethodsPicture | None:
@@ -81,7 +86,8 @@ def methods_picture(study: Study, styles: Styles, backbone: str, methods: tuple[
             MethodPanel(
                 method=method,
                 trials=len(own),
-                points=_places(own, {point.run_id for point in front}),
+                points=_places([p for p in own if p.eligible], {point.run_id for point in front}),
+                infeasible=_places([p for p in own if not p.eligible], set()),
                 means=_places(repeated, {point.run_id for point in front}),
                 steps=staircase(front, study.axes.x.direction) if len(study.objectives) == 2 else (),
                 attained=attained.get(method, Attainment()),
@@ -113,9 +119,11 @@ def draw_methods(picture: MethodsPicture, theme: Theme) -> Figure:
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     for axes, panel in zip(grid.flat, picture.panels, strict=False):
         _panel(axes, picture, panel, theme)
-    for axes in list(grid.flat)[len(picture.panels) :]:
-        axes.set_visible(False)
-    figure.supxlabel(picture.x_label, fontsize=9.5, color=theme.ink)
+    for number, axes in enumerate(grid.flat):
+        axes.set_visible(number < len(picture.panels))
+        if number < len(picture.panels) <= number + columns:  # the lowest of its column
+            axes.tick_params(labelbottom=True)
+            axes.set_xlabel(picture.x_label, fontsize=8.5)
     figure.supylabel(picture.y_label, fontsize=9.5, color=theme.ink)
     figure.legend(handles=_handles(picture, theme), loc="outside lower center", ncols=3, fontsize=8.5)
     return figure
@@ -131,8 +139,12 @@ def _panel(axes: Any, picture: MethodsPicture, panel: MethodPanel, theme: Theme)
     if picture.anchors:
         places = zip(*picture.anchors, strict=True)
         axes.scatter(*places, s=70, facecolors="none", edgecolors=theme.muted, zorder=1.5)
+    size, solid = (20, 0.8) if len(panel.points) < CROWD else (9, 0.6)
     if panel.points:
-        axes.scatter(*zip(*panel.points, strict=True), s=20, marker=shape, color=colour, alpha=0.8, zorder=3)
+        axes.scatter(*zip(*panel.points, strict=True), s=size, marker=shape, color=colour, alpha=solid, zorder=3)
+    if panel.infeasible:
+        places = zip(*panel.infeasible, strict=True)
+        axes.scatter(*places, s=size, marker=shape, facecolors="none", edgecolors=colour, zorder=2.9)
     if panel.means:
         places = zip(*panel.means, strict=True)
         axes.scatter(*places, s=42, marker=shape, color=colour, edgecolors=theme.ink, linewidths=0.8, zorder=3.1)
@@ -154,12 +166,14 @@ def _panel(axes: Any, picture: MethodsPicture, panel: MethodPanel, theme: Theme)
 
 
 def _handles(picture: MethodsPicture, theme: Theme) -> list[Any]:
-    def dot(label: str, **look: object) -> Any:
+    def dot(label: str, **look: Any) -> Any:
         return Line2D([], [], linestyle="", marker="o", label=label, **look)
 
     handles = [dot("all methods' trials", color=theme.muted, alpha=0.4, markersize=3)]
     if picture.anchors:
         handles.append(dot("anchor", markerfacecolor="none", markeredgecolor=theme.muted, markersize=8))
+    if any(panel.infeasible for panel in picture.panels):
+        handles.append(dot("infeasible", markerfacecolor="none", markeredgecolor=theme.ink, markersize=4))
     if any(panel.means for panel in picture.panels):
         handles.append(
             dot("mean over fresh seeds", markerfacecolor=theme.muted, markeredgecolor=theme.ink, markersize=6)

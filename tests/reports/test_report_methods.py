@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import record  # type: ignore[import-not-found]
+from conftest import ACCURACY_AND_CKA, record  # type: ignore[import-not-found]
 from mlflow import MlflowClient
 from scipy import stats
 
@@ -345,6 +345,12 @@ def test_what_was_tried_in_vain_counts_as_tried(demo: Sweep) -> None:
     assert after[name].mean < before[name].mean
 
 
+def balanced(sweep: Sweep) -> Sweep:
+    """The demo on one backbone, with what the search was told to do."""
+    trials = sweep.trials.assign(backbone="tf_efficientnet_lite0").astype(sweep.trials.dtypes.to_dict())
+    return replace(sweep, trials=trials, search={"balance": "method"})
+
+
 @pytest.mark.parametrize(
     ("worst", "ideal"),
     [
@@ -356,11 +362,14 @@ def test_what_was_tried_in_vain_counts_as_tried(demo: Sweep) -> None:
 def test_a_box_that_measures_nothing_is_said_and_breaks_nothing(
     demo: Sweep, tmp_path: Path, worst: dict[str, float], ideal: dict[str, float]
 ) -> None:
-    sweep = replace(demo, references={DATA: Reference(worst=worst, ideal=ideal)})
-    for found in (study(sweep, DATA), confirmed(sweep, gap=0.05, spread=0.002)):
-        assert box(found) is None
-        html = section(chapter(sweep, (found,), tmp_path))
-        assert ("no box that a hypervolume can be measured in" in html) == (not found.means or len(found.backbones) > 1)
+    sweep = replace(balanced(demo), references={DATA: Reference(worst=worst, ideal=ideal)})
+    found = confirmed(sweep, gap=0.05, spread=0.002)
+    assert box(found) is None
+    assert rarefied(found, backbone_of(found)) == []
+    assert len(champions(found, backbone_of(found))) == 2
+    html = section(chapter(sweep, (found,), tmp_path))
+    assert "no box that a hypervolume can be measured in" in html
+    assert "Differences found" in html
     assert box(study(demo, DATA)) is not None
 
 
@@ -390,7 +399,7 @@ def test_the_section_with_fresh_seeds_compares_them(demo: Sweep, tmp_path: Path)
     assert "Differences found" in html
     assert "full against repsim: test accuracy" in html
     assert "n = 4 fresh seeds attain" in html
-    assert "over all 1 tests of this chapter" in html, "equal similarities in every seed are no test"
+    assert "over all tests of this chapter (1)" in html, "equal similarities in every seed are no test"
     assert "full lower" in html
     assert "the same in every seed: not tested" in html
     none = section(chapter(demo, (confirmed(demo, gap=0.0, spread=0.02),), tmp_path))
@@ -398,25 +407,20 @@ def test_the_section_with_fresh_seeds_compares_them(demo: Sweep, tmp_path: Path)
 
 
 def test_two_data_sets_are_corrected_together(demo: Sweep, tmp_path: Path) -> None:
-    one = confirmed(demo, gap=0.05, spread=0.002)
+    one = confirmed(replace(balanced(demo), search={}), gap=0.05, spread=0.002)
     both = section(chapter(demo, (one, replace(one, data="another")), tmp_path))
-    assert "over all 2 tests of this chapter" in both
+    assert "over all tests of this chapter (2)" in both
     assert both.count("<h3>On ") == 2
     shown = [float(p) for p in re.findall(r"p = ([\d.e-]+) \(Holm\)", both)]
-    alone = re.findall(r"p = ([\d.e-]+) \(Holm\)", section(chapter(demo, (one,), tmp_path)))
-    assert shown == pytest.approx([2 * float(alone[0])] * 2, rel=0.01)
+    alone = next(test.adjusted for test in compared(one) if test.found)
+    assert alone is not None
+    assert shown == pytest.approx([2 * alone] * 2, rel=0.01)
 
 
 def test_words_say_when_only_some_differ() -> None:
     said, lines = paired_words([replace(bare(0.01), adjusted=0.02), replace(bare(0.5), adjusted=0.5)], 2)
     assert said.endswith("Differences found; in the other tests none was found:")
     assert lines == ["a against b: test similarity (CKA) +0.1 ± 0.01 (mean difference ± SEM), n = 3, p = 0.02 (Holm)"]
-
-
-def balanced(sweep: Sweep) -> Sweep:
-    """The demo on one backbone, with what the search was told to do."""
-    trials = sweep.trials.assign(backbone="tf_efficientnet_lite0").astype(sweep.trials.dtypes.to_dict())
-    return replace(sweep, trials=trials, search={"balance": "method"})
 
 
 def test_equal_shares_are_fair_and_only_they(demo: Sweep, tmp_path: Path) -> None:
@@ -446,7 +450,7 @@ def test_equal_shares_are_compared_beside_confirmed_configurations(demo: Sweep, 
 def test_the_sweep_records_how_it_searched(tmp_path: Path) -> None:
     """From the space over MLflow's tags to the report, and nothing where an older sweep recorded nothing."""
     document = {
-        "name": "balanced", "objectives": [{"metric": "val_accuracy", "direction": "maximize"}],
+        "name": "balanced", "objectives": list(ACCURACY_AND_CKA),
         "search": {"balance": "method", "seed": 3}, "space": {"method": ["full", "repsim"]},
     }  # fmt: skip
     told = sweep_tags(space_from_dict(document), "balanced", {}, "python sweeps/launch.py")
@@ -478,10 +482,13 @@ def test_a_picture_has_a_panel_per_method_and_everything_behind_it(demo: Sweep) 
     picture = methods_picture(found, styles, backbone, methods)
     assert picture is not None
     assert [panel.method for panel in picture.panels] == list(methods)
-    assert sorted(place for panel in picture.panels for place in panel.points) == sorted(picture.everything)
+    drawn = [place for panel in picture.panels for place in (*panel.points, *panel.infeasible)]
+    assert sorted(drawn) == sorted(picture.everything)
     assert methods_picture(found, styles, backbone, methods[:1]) is None
     assert not picture.sampled
-    assert [panel.trials for panel in picture.panels] == [len(panel.points) for panel in picture.panels]
+    assert [panel.trials for panel in picture.panels] == [
+        len(panel.points) + len(panel.infeasible) for panel in picture.panels
+    ]
     assert picture.panels[0].attained == Attainment()
 
 
