@@ -161,6 +161,7 @@ class Tag:
     QUESTION = "question"
     OBJECTIVES = "objectives"
     CONSTRAINTS = "constraints"
+    SEARCH = "search"
     REFERENCE = "hypervolume_reference"
     CONFIRMATION = "confirmation"
     SEARCH = "search"

@@ -1,23 +1,22 @@
 """What fresh seeds attain again and again: attainment surfaces of a method's confirmed configurations.
 
 The empirical attainment function of n fronts gives, for each point of the plane, the share of fronts that reach it
-(Grunert da Fonseca, Fonseca & Hall, EMO 2001). A q-surface is the boundary of what at least q · n of them reach.
+(Grunert da Fonseca, Fonseca & Hall, EMO 2001). A q-surface is the boundary of what at least q · n of them reach
+(Fonseca & Fleming, PPSN 1996).
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from reports.chapters.fresh_seeds import LEAST_SEEDS, fresh_runs
 from reports.fronts import Study
-from reports.load import records
-from reports.values import finite
-from repsim.records import Direction, Stage, Status
+from repsim.records import Direction
 
 QUANTILES = (0.25, 0.5, 0.75)
-FEWEST = 3
-"""Fresh seeds below which three surfaces would say no more than the points do."""
 
 Place = tuple[float, float]
 """A point of the plane as pictures have it: x, y."""
@@ -25,36 +24,60 @@ Place = tuple[float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class Attainment:
-    """The surfaces of one method on one backbone, over ``n`` seeds and ``configurations`` that all have them.
+    """The surfaces of one method on one backbone, over ``n`` seeds and the ``configurations`` that have all of them.
 
-    ``surfaces`` has one staircase per quantile, by rising x; empty where fewer than ``FEWEST`` seeds are common.
+    ``left_out`` configurations are confirmed, but lack one of the seeds. ``surfaces`` has one staircase per quantile,
+    by rising x; empty where fewer than ``LEAST_SEEDS`` seeds are common.
     """
 
-    n: int
-    configurations: int
-    surfaces: tuple[tuple[Place, ...], ...]
+    n: int = 0
+    configurations: int = 0
+    left_out: int = 0
+    surfaces: tuple[tuple[Place, ...], ...] = ()
 
 
-def attainment(study: Study, method: str, backbone: str) -> Attainment:
-    """What a method's confirmed configurations attain with each of the seeds that all of them have."""
-    if study.axes.x is None:
-        return Attainment(n=0, configurations=0, surfaces=())
+def attainments(study: Study, backbone: str) -> dict[str, Attainment]:
+    """What each method's confirmed configurations on one backbone attain with the seeds that they share, by method.
+
+    Empty unless there are two objectives: a surface in the plane says nothing about a third.
+    """
     x, y = study.axes.x, study.axes.y
-    found: dict[str, dict[int, Place]] = {}
-    for row in records(study.trials):
-        ours = row["stage"] == Stage.CONFIRM.value and row["status"] == Status.COMPLETED.value
-        at = (finite(row[x.metric]), finite(row[y.metric]))
-        seed = finite(row["seed"])
-        if ours and (row["method"], row["backbone"]) == (method, backbone) and None not in (*at, seed):
-            found.setdefault(str(row["config_id"]), {})[round(seed or 0)] = (at[0] or 0.0, at[1] or 0.0)
-    several = [mine for mine in found.values() if len(mine) >= FEWEST]
-    seeds = sorted(set.intersection(*(set(mine) for mine in several))) if several else []
-    if len(seeds) < FEWEST:
-        return Attainment(n=len(seeds), configurations=len(several), surfaces=())
-    fronts = [[mine[seed] for mine in several] for seed in seeds]
-    ways = (x.direction, y.direction)
+    if x is None or study.axes.colour is not None:
+        return {}
+    methods: dict[str, list[Mapping[int, Place]]] = {}
+    for fresh in fresh_runs(study, [x.metric, y.metric], backbone):
+        places = {seed: (at[0], at[1]) for seed, at in fresh.values.items()}
+        methods.setdefault(fresh.point.method, []).append(places)
+    return {method: _attainment(found, (x.direction, y.direction)) for method, found in methods.items()}
+
+
+def _attainment(found: Sequence[Mapping[int, Place]], ways: tuple[Direction, Direction]) -> Attainment:
+    seeds = shared_seeds([frozenset(mine) for mine in found])
+    kept = [mine for mine in found if seeds <= set(mine)]
+    left_out = len(found) - len(kept)
+    if len(seeds) < LEAST_SEEDS:
+        return Attainment(n=len(seeds), configurations=len(kept), left_out=left_out)
+    fronts = [[mine[seed] for mine in kept] for seed in sorted(seeds)]
     surfaces = tuple(surface(fronts, share, ways) for share in QUANTILES)
-    return Attainment(n=len(seeds), configurations=len(several), surfaces=surfaces)
+    return Attainment(n=len(seeds), configurations=len(kept), left_out=left_out, surfaces=surfaces)
+
+
+def shared_seeds(found: Sequence[frozenset[int]]) -> frozenset[int]:
+    """The seeds that a rectangle of configurations and seeds without holes is made of.
+
+    Looked at are the seeds common to all configurations, and to any two. Of those that are ``LEAST_SEEDS`` or more the
+    one that most configurations have, and then the largest; without such a set, the seeds common to all.
+    """
+    if not found:
+        return frozenset()
+    everyone = frozenset.intersection(*found)
+    sets = {everyone, *(one & other for one, other in itertools.product(found, repeat=2))}
+    enough = [seeds for seeds in sets if len(seeds) >= LEAST_SEEDS]
+
+    def worth(seeds: frozenset[int]) -> tuple[int, int, list[int]]:
+        return sum(seeds <= mine for mine in found), len(seeds), sorted((-seed for seed in seeds), reverse=True)
+
+    return max(enough, key=worth) if enough else everyone
 
 
 def surface(fronts: Sequence[Sequence[Place]], share: float, ways: tuple[Direction, Direction]) -> tuple[Place, ...]:
@@ -78,15 +101,6 @@ def surface(fronts: Sequence[Sequence[Place]], share: float, ways: tuple[Directi
         stairs.append((x, y))
     turned = [(turn[0] * x, turn[1] * y) for x, y in stairs]
     return tuple(turned if turn[0] > 0 else reversed(turned))
-
-
-def attained(place: Place, front: Sequence[Place], ways: tuple[Direction, Direction]) -> bool:
-    """Whether some point of ``front`` is nowhere worse than ``place``."""
-
-    def reaches(value: float, goal: float, way: Direction) -> bool:
-        return value >= goal if way == "maximize" else value <= goal
-
-    return any(reaches(x, place[0], ways[0]) and reaches(y, place[1], ways[1]) for x, y in front)
 
 
 def by_backbone(study: Study) -> Mapping[str, tuple[str, ...]]:

@@ -1,54 +1,34 @@
-"""Methods against each other, as far as that is fair. Plain values in, plain values out.
+"""Methods' best confirmed configurations against each other, over the fresh seeds that both have.
 
-Two ways. Where methods have confirmed configurations, the best one of each is compared over the fresh seeds that both
-have: same seed, same order of batches, so differences are paired. What is compared is *test*; the configuration was
-chosen by val. Where they have not, the search's runs are all there is: the more a method was tried, the better its best
-run, so every method is cut down to as many trials as the least tried one has, and that is exploratory.
+Same seed, same order of batches, so differences are paired. What is compared is *test*; the configuration was chosen by
+val. Plain values in, plain values out.
 """
 
 from __future__ import annotations
 
 import itertools
-import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-from scipy import stats
+from scipy.special import stdtr
 
+from reports.chapters.fresh_seeds import LEAST_SEEDS, Fresh, fresh_runs
+from reports.chapters.rarefaction import Box, box
 from reports.confirmed import standard_error_of_mean
 from reports.fronts import Point, Study
-from reports.load import Reference, records
-from reports.values import finite
-from repsim.front import hypervolume
-from repsim.records import METRICS, Objective, Stage, Status
+from repsim.records import METRICS, Objective
 
-FEWEST_TRIALS = 3
-"""Methods tried less often are not compared: a best of one or two is luck."""
-ENUMERATED, DRAWS = 1_000, 200
-"""So many subsets are all taken; of more, that many are drawn, with one seed."""
 LEVEL = 0.05
-_SEED = 20010
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rarefied:
-    """The hypervolume that ``m`` of a method's ``n`` trials have: mean and standard deviation over subsets."""
-
-    method: str
-    n: int
-    m: int
-    mean: float
-    spread: float
-    exact: bool
+_NO_SPREAD = 1e-12
 
 
 @dataclass(frozen=True, kw_only=True)
 class Paired:
     """``first`` minus ``second`` over ``n`` common seeds; ``p`` of the paired t-test, ``adjusted`` by Holm.
 
-    ``p`` is None where the differences have no spread, which a t-test cannot judge.
+    ``p`` is None where the differences have no spread, which a t-test cannot judge; ``adjusted`` as long as it is not
+    known how many tests there are.
     """
 
     first: str
@@ -58,7 +38,25 @@ class Paired:
     difference: float
     error: float
     p: float | None
-    adjusted: float | None
+    adjusted: float | None = None
+
+    @property
+    def found(self) -> bool:
+        """Whether there is a difference that is more than luck."""
+        return self.adjusted is not None and self.adjusted < LEVEL
+
+
+@dataclass(frozen=True, kw_only=True)
+class Champion:
+    """The configuration that stands for its method, best of ``of`` confirmed ones; ``runs`` are its fresh seeds."""
+
+    of: int
+    runs: Fresh
+
+    @property
+    def point(self) -> Point:
+        """Its means."""
+        return self.runs.point
 
 
 def holm(values: Sequence[float]) -> list[float]:
@@ -74,138 +72,61 @@ def holm(values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def rarefied(study: Study, backbone: str) -> list[Rarefied]:
-    """Each method at the smallest number of trials that any method with ``FEWEST_TRIALS`` has; best first.
-
-    Counted are search trials that have ended, stopped and failed ones too: they were tried. The anchors count as trials
-    of their methods. Empty without a reference point, or with fewer than two such methods.
-    """
-    tried = _tried(study, backbone)
-    enough = {method: values for method, values in tried.items() if len(values) >= FEWEST_TRIALS}
-    if study.reference is None or len(enough) < 2:
-        return []
-    m = min(len(values) for values in enough.values())
-    found = []
-    for method, values in enough.items():
-        volumes, exact = _volumes(values, m, study.objectives, study.reference)
-        spread = statistics.pstdev(volumes)
-        mean = statistics.fmean(volumes)
-        found.append(Rarefied(method=method, n=len(values), m=m, mean=mean, spread=spread, exact=exact))
-    return sorted(found, key=lambda one: (-one.mean, one.method))
+def corrected(families: Sequence[Sequence[Paired]]) -> list[list[Paired]]:
+    """The same tests in the same lists, with Holm's correction over those of all lists that have a p-value."""
+    judged = [test.p for family in families for test in family if test.p is not None]
+    adjusted = iter(holm(judged))
+    return [
+        [replace(test, adjusted=None if test.p is None else next(adjusted)) for test in family] for family in families
+    ]
 
 
-def _tried(study: Study, backbone: str) -> dict[str, list[tuple[float, ...] | None]]:
-    """The values of every ended search trial by method; None where it cannot be on the front."""
-    values = {point.run_id: point.values for point in study.points if point.candidate and point.derived_from is None}
-    found: dict[str, list[tuple[float, ...] | None]] = {}
-    for row in records(study.trials):
-        ended = row["status"] in {status.value for status in Status if status.terminal}
-        if row["stage"] == Stage.SEARCH.value and row["backbone"] == backbone and ended:
-            found.setdefault(str(row["method"]), []).append(values.get(str(row["mlflow_run_id"])))
-    return found
+def reported(objective: Objective) -> str:
+    """The metric on test images, where it is one of a split."""
+    name = objective.metric.replace("val_", "test_", 1)
+    return name if name in METRICS else objective.metric
 
 
-def _volumes(
-    values: Sequence[tuple[float, ...] | None], m: int, objectives: Sequence[Objective], box: Reference
-) -> tuple[list[float], bool]:
-    """Hypervolumes of subsets of size ``m``, and whether these are all subsets."""
-    names = [objective.metric for objective in objectives]
-    worst, ideal = ([corner[name] for name in names] for corner in (box.worst, box.ideal))
-    directions = [objective.direction for objective in objectives]
-    exact = math.comb(len(values), m) <= ENUMERATED
-    if exact:
-        chosen = [list(some) for some in itertools.combinations(range(len(values)), m)]
-    else:
-        rng = np.random.default_rng(_SEED)
-        chosen = [rng.choice(len(values), m, replace=False).tolist() for _ in range(DRAWS)]
-    subsets = ([values[index] for index in some] for some in chosen)
-    return [hypervolume([v for v in some if v is not None], worst, ideal, directions) for some in subsets], exact
-
-
-def best_confirmed(study: Study, backbone: str) -> dict[str, Point]:
-    """Of each method the confirmed configuration that stands for it.
+def champions(study: Study, backbone: str) -> dict[str, Champion]:
+    """Of each method the confirmed configuration that stands for it, best first objective first.
 
     The one whose val means alone dominate the largest share of the reference box; without a box, or where none lies
     in it, the one with the best first objective.
     """
-    found: dict[str, Point] = {}
-    for point in study.means:
-        if point.backbone == backbone and point.eligible and point.repeats is not None:
-            rival = found.get(point.method)
-            if rival is None or _worth(point, study) > _worth(rival, study):
-                found[point.method] = point
-    return found
+    measured, first = box(study), study.objectives[0]
+    down = -1.0 if first.direction == "maximize" else 1.0
+    methods: dict[str, list[Fresh]] = {}
+    for fresh in fresh_runs(study, [reported(objective) for objective in study.objectives], backbone):
+        methods.setdefault(fresh.point.method, []).append(fresh)
+    found = {
+        method: Champion(of=len(mine), runs=max(mine, key=lambda fresh: _worth(fresh.point, measured, -down)))
+        for method, mine in methods.items()
+    }
+    return dict(sorted(found.items(), key=lambda item: down * item[1].point.values[0]))
 
 
-def _worth(point: Point, study: Study) -> tuple[float, float]:
-    first = point.values[0] if study.objectives[0].direction == "maximize" else -point.values[0]
-    if study.reference is None:
-        return 0.0, first
-    names = [objective.metric for objective in study.objectives]
-    worst, ideal = ([corner[name] for name in names] for corner in (study.reference.worst, study.reference.ideal))
-    return hypervolume([point.values], worst, ideal, [objective.direction for objective in study.objectives]), first
+def _worth(point: Point, measured: Box | None, up: float) -> tuple[float, float]:
+    return 0.0 if measured is None else measured.share([point.values]), up * point.values[0]
 
 
-def paired(study: Study, backbone: str) -> list[Paired]:
-    """Every two methods' best confirmed configurations over their common fresh seeds, objective by objective on test.
+def paired(study: Study, found: Mapping[str, Champion]) -> list[Paired]:
+    """Every two methods' champions over their common fresh seeds, objective by objective on test; not yet corrected.
 
-    Holm's correction is over all tests returned. Pairs with fewer than three common seeds are left out.
+    Pairs with fewer than ``LEAST_SEEDS`` common seeds are left out.
     """
-    best = best_confirmed(study, backbone)
-    names = [_reported(objective.metric) for objective in study.objectives]
-    by_seed = {method: _by_seed(study, point, names) for method, point in best.items()}
-    found = []
-    for first, second in itertools.combinations(sorted(best), 2):
-        common = sorted(set(by_seed[first]) & set(by_seed[second]))
-        if len(common) >= FEWEST_TRIALS:
-            for place, name in enumerate(names):
-                gaps = [by_seed[first][seed][place] - by_seed[second][seed][place] for seed in common]
-                found.append(_tested(first, second, name, gaps))
-    return _adjusted(found)
+    tests = []
+    for first, second in itertools.combinations(sorted(found), 2):
+        one, other = found[first].runs.values, found[second].runs.values
+        common = sorted(set(one) & set(other))
+        if len(common) >= LEAST_SEEDS:
+            for place, objective in enumerate(study.objectives):
+                gaps = [one[seed][place] - other[seed][place] for seed in common]
+                tests.append(_tested(first, second, reported(objective), gaps))
+    return tests
 
 
 def _tested(first: str, second: str, metric: str, gaps: Sequence[float]) -> Paired:
-    error = standard_error_of_mean(gaps) or 0.0
-    mean = statistics.fmean(gaps)
-    p = None if error <= 1e-12 else float(stats.ttest_1samp(gaps, 0.0).pvalue)
-    return Paired(
-        first=first, second=second, metric=metric, n=len(gaps), difference=mean, error=error, p=p, adjusted=None
-    )
-
-
-def _adjusted(tests: Sequence[Paired]) -> list[Paired]:
-    judged = [index for index, test in enumerate(tests) if test.p is not None]
-    corrected = dict(zip(judged, holm([tests[index].p or 0.0 for index in judged]), strict=True))
-    return [replace(test, adjusted=corrected.get(index)) for index, test in enumerate(tests)]
-
-
-def _reported(metric: str) -> str:
-    """The metric on test images, where it is one of a split."""
-    name = metric.replace("val_", "test_", 1)
-    return name if name in METRICS else metric
-
-
-def _by_seed(study: Study, point: Point, names: Sequence[str]) -> dict[int, tuple[float, ...]]:
-    """A configuration's values by fresh seed; seeds that lack one are left out."""
-    rows = records(study.trials)
-    config = next(row["config_id"] for row in rows if row["mlflow_run_id"] == point.run_id)
-    found = {}
-    for row in rows:
-        if (
-            row["stage"] == Stage.CONFIRM.value
-            and row["status"] == Status.COMPLETED.value
-            and row["config_id"] == config
-        ):
-            values = [finite(row[name]) for name in names]
-            present = tuple(value for value in values if value is not None)
-            seed = finite(row["seed"])
-            if len(present) == len(values) and seed is not None:
-                found[round(seed)] = present
-    return found
-
-
-def means_of(study: Study, backbone: str) -> Mapping[str, Point]:
-    """The configurations that stand for their methods, by method, in the order of the first objective."""
-    best = best_confirmed(study, backbone)
-    down = -1.0 if study.objectives[0].direction == "maximize" else 1.0
-    return dict(sorted(best.items(), key=lambda item: down * item[1].values[0]))
+    """The paired t-test, two-sided, from the t distribution alone: scipy.stats takes longer to import."""
+    error, mean = standard_error_of_mean(gaps) or 0.0, statistics.fmean(gaps)
+    p = None if error <= _NO_SPREAD else float(2.0 * stdtr(len(gaps) - 1, -abs(mean) / error))
+    return Paired(first=first, second=second, metric=metric, n=len(gaps), difference=mean, error=error, p=p)
