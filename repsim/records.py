@@ -161,7 +161,6 @@ class Tag:
     QUESTION = "question"
     OBJECTIVES = "objectives"
     CONSTRAINTS = "constraints"
-    SEARCH = "search"
     REFERENCE = "hypervolume_reference"
     CONFIRMATION = "confirmation"
     SEARCH = "search"

@@ -40,7 +40,6 @@ def sweep_tags(space: Space, sweep: str, provenance: Mapping[str, object], comma
             Tag.QUESTION: space.question,
             Tag.OBJECTIVES: objectives,
             Tag.CONSTRAINTS: [f"{item.metric} {item.sense} {item.bound!r}" for item in space.constraints],
-            Tag.SEARCH: search_settings(space),
             Tag.DATA: ", ".join(space.data),
             Tag.SPACE_HASH: space_hash(space),
             Tag.SEARCH: {key: document[key] for key in ("search", "budget", "confirm", "resources")},
@@ -53,17 +52,6 @@ def sweep_tags(space: Space, sweep: str, provenance: Mapping[str, object], comma
             "mlflow.source.type": "LOCAL",
         }
     )
-
-
-def search_settings(space: Space) -> dict[str, object]:
-    """How proposals are made, which decides what a report may compare."""
-    search = space.search
-    return {
-        "sampler": search.sampler,
-        "stopping": search.stopping,
-        "balance": search.balance or "none",
-        "seed": search.seed,
-    }
 
 
 def code_tags(provenance: Mapping[str, object]) -> dict[str, object]:
