@@ -117,4 +117,6 @@ def equal_shares(search: Mapping[str, object], study: Study) -> bool:
     """
     trials = study.trials
     backbones = trials.loc[trials["stage"] == Stage.SEARCH.value, "backbone"].nunique()
-    return search.get("balance") == "method" and bool(backbones == 1)
+    settings = search.get("search")
+    balanced = isinstance(settings, dict) and settings.get("balance") == "method"
+    return balanced and bool(backbones == 1)
