@@ -18,6 +18,7 @@ from reports.latex import stacked, table_float
 from reports.latex import tex_escape as tex_escape
 from reports.load import Sweep, records
 from reports.values import finite
+from repsim.config import ADDING
 from repsim.records import METRICS, PARAM_PREFIX, Metric, Stage, Status
 
 FRONT_METRICS: tuple[str, ...] = (
@@ -87,7 +88,7 @@ def _with_error(mean: float, error: float, metric: Metric | None) -> str:
 def varied_keys(sweep: Sweep, run_ids: Sequence[str]) -> tuple[str, ...]:
     """Configuration keys that do not have one value throughout; method, backbone and strength always lead.
 
-    Whether derived points are asked for tells trials from such points, which their names do already.
+    What is asked for beside the result (derived points, layers) is no difference between trials.
     """
     lead = ("method", "strength", "backbone")
     keys = list(dict.fromkeys(key for run_id in run_ids for key in sweep.configs[run_id]))
@@ -95,7 +96,7 @@ def varied_keys(sweep: Sweep, run_ids: Sequence[str]) -> tuple[str, ...]:
         key
         for key in keys
         if key not in lead
-        and key not in ("data", "measure.wise")
+        and key not in ("data", *ADDING)
         and len({json.dumps(sweep.configs[run_id].get(key), sort_keys=True) for run_id in run_ids}) > 1
     ]
     return (*lead, *varied)

@@ -77,6 +77,10 @@ def sweep_of(rows: Sequence[Mapping[str, object]], curves: Sequence[tuple[str, i
     for name in METRICS:
         table[name] = table[name].astype("float64")
     return Sweep(
+        experiment_id="1",
+        search={},
+        space={},
+        code={},
         name="s",
         experiment="e",
         run_id="parent",

@@ -27,7 +27,7 @@ from reports.figures import Styles, choose_styles
 from reports.load import Sweep, load_sweep
 from reports.store import open_store
 from repsim.catalogue import parse_method
-from repsim.config import TARGET_KEY, TrialConfig
+from repsim.config import ADDING, TARGET_KEY, TrialConfig
 from repsim.records import Objective, Tag
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
@@ -184,7 +184,7 @@ def test_what_a_trial_reads_is_what_makes_it_another_run(flat: dict[str, object]
     setting = TrialConfig.from_flat(flat)
     values = setting.flat()
     counted = set(json.loads(identity(setting))) - {"strength", TARGET_KEY, "data"}
-    asked = set(values) - {"seed", "measure.wise", "strength", TARGET_KEY, "data"}
+    asked = set(values) - {"seed", *ADDING, "strength", TARGET_KEY, "data"}
     read = {key for key in asked if reads(values, parse_method(setting.method), key)}
     assert read == counted
     assert read != asked
