@@ -188,9 +188,10 @@ def _rebuilt(folder: Path, manifest: Manifest, device: torch.device | None = Non
         weights_id=manifest.weights_id,
     )
     check_adapter(config, backbone)
-    model = build_model(config, backbone, len(manifest.classes))
-    adapter = ADAPTERS[config.parsed_method.adapter]
-    adapter.prepare(model, config.adapter, torch_generator(config.seed, "adapter"))
+    with torch.random.fork_rng(devices=[]):  # layers draw numbers that the kept ones replace
+        model = build_model(config, backbone, len(manifest.classes))
+        adapter = ADAPTERS[config.parsed_method.adapter]
+        adapter.prepare(model, config.adapter, torch_generator(config.seed, "adapter"))
     if config.wise_alpha < 1.0:  # a point on the line between merged models
         model = model.merged()
     state = _read_tensors(folder, WEIGHTS, manifest)

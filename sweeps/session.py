@@ -18,7 +18,7 @@ from sweeps.conductor import Sweep
 from sweeps.confirmation import End
 from sweeps.disk import Disk, check_room
 from sweeps.engine import EngineLost, cluster, drive
-from sweeps.estimate import PARAMETER_BYTES, estimate
+from sweeps.estimate import PARAMETER_BYTES, estimate, trial_model_bytes
 from sweeps.journal import Journal, LeaseLost, first_line, read_history
 from sweeps.listeners import Listeners
 from sweeps.live import LiveView
@@ -159,9 +159,12 @@ def _search(
     slots = choose_slots(launch.space)
     _warn_of_parallel(search, slots)
     view = LiveView(launch.space, search.total, sys.stdout)
-    checkpoint = looked.parameters * PARAMETER_BYTES
-    disk = Disk(folder.root, reserve=_CHECKPOINTS_FREE * checkpoint, say=view.note, check=signals.check)
-    listeners = Listeners(space=launch.space, search=search, journal=journal, writer=writer, view=view, disk=disk)
+    reserve = _CHECKPOINTS_FREE * looked.parameters * PARAMETER_BYTES
+    reserve += trial_model_bytes(launch.space, looked.parameters)
+    disk = Disk(folder.root, reserve=reserve, say=view.note, check=signals.check)
+    listeners = Listeners(
+        space=launch.space, search=search, journal=journal, writer=writer, view=view, disk=disk, folder=folder
+    )
     try:
         listeners.replay()
         sweep = Sweep(
@@ -185,6 +188,7 @@ def _search(
             disk.durably(journal.finished)
         return sweep.gave_up
     finally:
+        listeners.leave()
         view.close()
         _say_how_it_ended(launch.space, search)
 
