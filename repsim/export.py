@@ -84,11 +84,16 @@ class Manifest(Frozen):
 class Classifier:
     """Classifies images as the trial did: the same decoding, the same batches, the same network.
 
-    ``classes`` name the columns of what it answers.
+    ``classes`` name the columns of what it answers; ``manifest`` says where it comes from.
     """
 
-    def __init__(self, model: FineTuned, config: TrialConfig, classes: tuple[str, ...]) -> None:
-        self.model, self.config, self.classes = model.eval(), config, classes
+    def __init__(self, model: FineTuned, config: TrialConfig, manifest: Manifest) -> None:
+        self.model, self.config, self.manifest = model.eval(), config, manifest
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names, in the order of the answers."""
+        return self.manifest.classes
 
     def probabilities(self, images: Iterable[Image]) -> NDArray[np.float64]:
         """Softmax over the classes, (n, classes), in the order of the images.
@@ -197,7 +202,7 @@ def _rebuilt(folder: Path, manifest: Manifest, device: torch.device | None = Non
     state = _read_tensors(folder, WEIGHTS, manifest)
     _check_fit(state, model.state_dict(), str(folder / WEIGHTS))
     model.load_state_dict(state)
-    return Classifier(model.to(device) if device is not None else model, config, manifest.classes)
+    return Classifier(model.to(device) if device is not None else model, config, manifest)
 
 
 def _read_manifest(folder: Path) -> Manifest:
