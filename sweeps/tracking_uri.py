@@ -139,6 +139,19 @@ def sqlite_path(uri: str) -> Path | None:
     return Path(rest) if separator and prefix.partition("+")[0].lower() == "sqlite" else None
 
 
+def artifact_location(uri: str, experiment: str, root: Path | None = None) -> str | None:
+    """Where a new experiment keeps its artifacts: a folder in ``root``, by default ``./mlruns`` beside sqlite.
+
+    None: the server decides.
+    """
+    if root is None:
+        if sqlite_path(uri) is None:
+            return None
+        root = Path.cwd() / "mlruns"
+    folder = re.sub(r"[^\w.-]", "_", experiment).lstrip(".") or "_"
+    return (root.absolute() / folder).as_uri()
+
+
 def redacted(uri: str) -> str:
     """``uri`` without the password in it."""
     return re.sub(r"(://[^/@:]*):[^@/]*@", r"\1:…@", uri)

@@ -40,6 +40,7 @@ class Writer:
 
     calls: list[tuple[object, ...]] = field(default_factory=list)
     refuses: RequestError | None = None
+    page: str = "#/experiments/1/runs"
 
     def check(self) -> None:
         if self.refuses is not None:
@@ -202,6 +203,16 @@ def test_a_sweep_that_goes_well(world: World, capsys: pytest.CaptureFixture[str]
     assert names.index("attach") < names.index("end"), "queued before the end, and sent after it"
     assert "3 completed" in capsys.readouterr().out
     assert not (world.journal.parent / LEASE_NAME).exists(), "the lease is given back"
+
+
+def test_a_sweep_says_where_to_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = "#/experiments/1/runs"
+    here, there = f"sqlite:///{tmp_path}/mlflow.db", "sqlite:////else where/mlflow.db"
+    assert session._where_to_look(here, page) == f"mlflow ui, then http://127.0.0.1:5000/{page}"
+    assert session._where_to_look(there, page).startswith(f"mlflow ui --backend-store-uri '{there}', then http")
+    assert session._where_to_look("http://host:80/", page) == f"http://host:80/{page}"
+    assert "secret" not in session._where_to_look("postgresql://me:secret@host/db", page)
 
 
 def test_a_finished_sweep_is_only_told_again(world: World, capsys: pytest.CaptureFixture[str]) -> None:
