@@ -84,11 +84,16 @@ class Manifest(Frozen):
 class Classifier:
     """Classifies images as the trial did: the same decoding, the same batches, the same network.
 
-    ``classes`` name the columns of what it answers.
+    ``classes`` name the columns of what it answers; ``manifest`` says where it comes from.
     """
 
-    def __init__(self, model: FineTuned, config: TrialConfig, classes: tuple[str, ...]) -> None:
-        self.model, self.config, self.classes = model.eval(), config, classes
+    def __init__(self, model: FineTuned, config: TrialConfig, manifest: Manifest) -> None:
+        self.model, self.config, self.manifest = model.eval(), config, manifest
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names, in the order of the answers."""
+        return self.manifest.classes
 
     def probabilities(self, images: Iterable[Image]) -> NDArray[np.float64]:
         """Softmax over the classes, (n, classes), in the order of the images.
@@ -188,15 +193,16 @@ def _rebuilt(folder: Path, manifest: Manifest, device: torch.device | None = Non
         weights_id=manifest.weights_id,
     )
     check_adapter(config, backbone)
-    model = build_model(config, backbone, len(manifest.classes))
-    adapter = ADAPTERS[config.parsed_method.adapter]
-    adapter.prepare(model, config.adapter, torch_generator(config.seed, "adapter"))
+    with torch.random.fork_rng(devices=[]):  # layers draw numbers that the kept ones replace
+        model = build_model(config, backbone, len(manifest.classes))
+        adapter = ADAPTERS[config.parsed_method.adapter]
+        adapter.prepare(model, config.adapter, torch_generator(config.seed, "adapter"))
     if config.wise_alpha < 1.0:  # a point on the line between merged models
         model = model.merged()
     state = _read_tensors(folder, WEIGHTS, manifest)
     _check_fit(state, model.state_dict(), str(folder / WEIGHTS))
     model.load_state_dict(state)
-    return Classifier(model.to(device) if device is not None else model, config, manifest.classes)
+    return Classifier(model.to(device) if device is not None else model, config, manifest)
 
 
 def _read_manifest(folder: Path) -> Manifest:

@@ -24,6 +24,12 @@ def trial_of(name: str) -> str:
     return name.partition("-")[0]
 
 
+def alpha_of(name: str) -> float | None:
+    """Where on its trial's line a point stands, by its id; None for a trial."""
+    tenths = name.partition("-w")[2]
+    return int(tenths) / 10 if tenths else None
+
+
 def derived_values(trial_id: str, result: TrialResult | None) -> dict[str, Mapping[str, float]]:
     """The values of a trial's derived points, by their ids, as far as they may be on the front.
 

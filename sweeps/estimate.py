@@ -40,6 +40,10 @@ PREFIX_BYTES_PER_PIXEL = 2 * 4
 """What a frozen beginning hands on per pixel of the image, in a small ViT; in a convnet it is a tenth of that."""
 PARAMETER_BYTES = 3 * 4
 """Weights and two moments of the optimiser in fp32."""
+WEIGHT_BYTES = 4
+"""Of a kept model, per parameter."""
+FRONT_MEMBERS = 12
+"""Models that a front is taken to keep; it may be any number up to all trials."""
 PARAMETERS = 4_000_000
 """Of a backbone that nobody has looked at yet."""
 SWEEP_BYTES = 6_000_000
@@ -58,13 +62,14 @@ class Estimate:
 
     ``confirmations`` are the fresh seeds at most; their epochs are in ``epochs``, their cost in the higher figures.
     ``cache_bytes`` are decoded images, pretrained features and what frozen beginnings hand on, ``run_bytes`` the rest,
-    checkpoints included.
+    checkpoints and the models that are kept included; the latter are ``model_bytes``.
     """
 
     trials: int
     epochs: int
     cache_bytes: int
     run_bytes: int
+    model_bytes: int
     seconds_low: float
     seconds_high: float
     confirmations: int = 0
@@ -72,10 +77,11 @@ class Estimate:
     def lines(self) -> tuple[str, ...]:
         """For ``--dry-run``."""
         fresh = f", and at most {self.confirmations} fresh seeds" if self.confirmations else ""
+        models = f", of it {_bytes_text(self.model_bytes)} models of the front" if self.model_bytes else ""
         return (
             f"trials: {self.trials}{fresh}",
             f"epochs: at most {self.epochs}",
-            f"disk: about {_bytes_text(self.cache_bytes + self.run_bytes)}",
+            f"disk: about {_bytes_text(self.cache_bytes + self.run_bytes)}{models}",
             f"time: {_time_text(self.seconds_low)} to {_time_text(self.seconds_high)} without a GPU",
         )
 
@@ -96,12 +102,14 @@ def estimate(space: Space, n_images: Mapping[str, int], slots: int, *, parameter
         high += _study_seconds(space, images, slots, worst=True)
         cache += _cache_bytes(space, images)
         run += _run_bytes(space, images)
+    models = _model_bytes(space, slots, parameters)
     hours = math.inf if space.budget.hours is None else 3600.0 * space.budget.hours * len(space.data)
     return Estimate(
         trials=space.trial_count,
         epochs=len(space.data) * (_search_epochs(space) + space.confirm_runs * space.budget.epochs),
         cache_bytes=cache,
-        run_bytes=SWEEP_BYTES + run + slots * parameters * PARAMETER_BYTES,
+        run_bytes=SWEEP_BYTES + run + slots * parameters * PARAMETER_BYTES + models,
+        model_bytes=models,
         seconds_low=START_SECONDS[0] + min(low * SPREAD[0], hours),
         seconds_high=START_SECONDS[1] + min(high * SPREAD[1], hours),
         confirmations=space.confirm_runs * len(space.data),
@@ -229,6 +237,25 @@ def _run_bytes(space: Space, images: int) -> int:
     points = len(WISE_ALPHAS) if _takes_lines(space) else 0
     runs = space.budget.trials + space.confirm_runs
     return round(runs * (TRIAL_BYTES + predictions + points * (POINT_BYTES + predictions)))
+
+
+def trial_model_bytes(space: Space, parameters: int) -> int:
+    """What the model of one trial takes in the run folder; with derived points both ends of its line are kept."""
+    if space.resources.models == "none":
+        return 0
+    return parameters * WEIGHT_BYTES * (2 if _takes_lines(space) else 1)
+
+
+def _model_bytes(space: Space, slots: int, parameters: int) -> int:
+    """Models of the front, once in the run folder and once in MLflow, and those just made that nobody has judged.
+
+    Where fresh seeds are to confirm the front, no trial can be ruled out before, so all stay until then.
+    """
+    one = trial_model_bytes(space, parameters)
+    front = min(space.budget.trials, FRONT_MEMBERS)
+    kept = space.budget.trials if space.confirm_runs else front
+    copies = front * parameters * WEIGHT_BYTES if one else 0
+    return len(space.data) * (kept * one + copies) + slots * one
 
 
 def _bytes_text(count: int) -> str:

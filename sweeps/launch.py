@@ -24,7 +24,7 @@ from sweeps.request import Launch
 from sweeps.run_folder import RunFolder
 from sweeps.signals import INTERRUPTED, Interrupted, Signals
 from sweeps.space import Space, load_space, space_from_dict
-from sweeps.terminal import make_unbreakable
+from sweeps.terminal import harmless, make_unbreakable
 
 RUNS = Path("runs")
 WRONG_REQUEST = 2
@@ -128,11 +128,6 @@ def resumed(arguments: Arguments, name: str) -> tuple[Space, str]:
     if arguments.parallel is not None:
         space = replace(space, search=replace(space.search, parallel=arguments.parallel))
     return space, name
-
-
-def harmless(text: str) -> str:
-    """``text`` without what a terminal would obey (names and questions may hold anything); line breaks stay."""
-    return "".join(character if character.isprintable() or character == "\n" else "?" for character in text)
 
 
 if __name__ == "__main__":

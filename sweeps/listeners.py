@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
+from sweeps.artifacts import FrontArtifacts
 from sweeps.derived import derived_records
 from sweeps.disk import Disk
 from sweeps.journal import Journal
+from sweeps.kept_models import forget_models
 from sweeps.live import LiveView
+from sweeps.run_folder import RunFolder
 from sweeps.search import Search
 from sweeps.space import Space
 from sweeps.tracking import SweepWriter
@@ -15,13 +19,24 @@ from sweeps.trial import TrialRecord
 
 
 class Listeners:
-    """Passes every change on to MLflow and to the live view, and keeps the front and the hypervolume current."""
+    """Passes every change on to MLflow and to the live view, and keeps the front and the hypervolume current.
+
+    Of the models in ``folder`` those stay that are, or may yet be, on the front.
+    """
 
     def __init__(
-        self, *, space: Space, search: Search, journal: Journal, writer: SweepWriter, view: LiveView, disk: Disk
+        self,
+        *,
+        space: Space,
+        search: Search,
+        journal: Journal,
+        writer: SweepWriter,
+        view: LiveView,
+        disk: Disk,
+        folder: RunFolder,
     ) -> None:
         self._space, self._search, self._journal, self._writer = space, search, journal, writer
-        self._view, self._disk = view, disk
+        self._view, self._disk, self._folder = view, disk, folder
         self._derived: dict[str, TrialRecord] = {}
         self._front: list[str] = []
         self._mean_volume: float | None = None
@@ -50,6 +65,13 @@ class Listeners:
             self._tell_front()
         self._show(record)
 
+    def leave(self) -> None:
+        """The sweep has ended, or is interrupted: its front's members leave in MLflow what they have beside numbers."""
+        models = self._space.resources.models == "front"
+        artifacts = FrontArtifacts(self._folder, models=models, report=self._view.note)
+        for trial_id in self._front:
+            self._writer.attach(trial_id, partial(artifacts.send, trial_id))
+
     def _write(self, record: TrialRecord) -> None:
         derived = derived_records(record, self._search.feasible)
         self._derived.update({point.trial.trial_id: point for point in derived})
@@ -75,6 +97,7 @@ class Listeners:
         fronts = [self._search.front(data) if found is None else found for data, found in confirmed.items()]
         self._front = [trial_id for front in fronts for trial_id in front]
         self._writer.set_front(self._front)
+        forget_models(self._folder, self._search, self._journal.history.records)
         volumes = [self._search.hypervolume(data) for data in self._space.data]
         known = {self._curve(number): volume for number, volume in enumerate(volumes) if volume is not None}
         self._mean_volume = sum(known.values()) / len(known) if known else None

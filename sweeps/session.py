@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +19,7 @@ from sweeps.conductor import Sweep
 from sweeps.confirmation import End
 from sweeps.disk import Disk, check_room
 from sweeps.engine import EngineLost, cluster, drive
-from sweeps.estimate import PARAMETER_BYTES, estimate
+from sweeps.estimate import PARAMETER_BYTES, estimate, trial_model_bytes
 from sweeps.journal import Journal, LeaseLost, first_line, read_history
 from sweeps.listeners import Listeners
 from sweeps.live import LiveView
@@ -32,6 +33,7 @@ from sweeps.slots import Slots, check_gpus, choose_slots
 from sweeps.space import Space
 from sweeps.study import Evidence
 from sweeps.tracking import SweepWriter, resolve_tracking_uri
+from sweeps.tracking_uri import redacted
 from sweeps.warm_start import earlier_sweeps, from_header, gather, to_header
 
 DONE, GAVE_UP = 0, 1
@@ -132,7 +134,7 @@ def _attended(
     if gave_up is not None:
         _say(f"gave up: {gave_up}; when it is mended, go on with: {folder.resume_command}")
         return GAVE_UP
-    return _verdict(journal, folder, uri)
+    return _verdict(journal, folder, uri, writer)
 
 
 def _check_disk(launch: Launch, looked: Looked) -> None:
@@ -159,9 +161,12 @@ def _search(
     slots = choose_slots(launch.space)
     _warn_of_parallel(search, slots)
     view = LiveView(launch.space, search.total, sys.stdout)
-    checkpoint = looked.parameters * PARAMETER_BYTES
-    disk = Disk(folder.root, reserve=_CHECKPOINTS_FREE * checkpoint, say=view.note, check=signals.check)
-    listeners = Listeners(space=launch.space, search=search, journal=journal, writer=writer, view=view, disk=disk)
+    reserve = _CHECKPOINTS_FREE * looked.parameters * PARAMETER_BYTES
+    reserve += trial_model_bytes(launch.space, looked.parameters)
+    disk = Disk(folder.root, reserve=reserve, say=view.note, check=signals.check)
+    listeners = Listeners(
+        space=launch.space, search=search, journal=journal, writer=writer, view=view, disk=disk, folder=folder
+    )
     try:
         listeners.replay()
         sweep = Sweep(
@@ -185,6 +190,7 @@ def _search(
             disk.durably(journal.finished)
         return sweep.gave_up
     finally:
+        listeners.leave()
         view.close()
         _say_how_it_ended(launch.space, search)
 
@@ -295,13 +301,22 @@ def _build_report(name: str, uri: str, out: Path) -> bool:
     return False
 
 
-def _verdict(journal: Journal, folder: RunFolder, uri: str) -> int:
+def _verdict(journal: Journal, folder: RunFolder, uri: str, writer: SweepWriter) -> int:
     statuses = [record.status for record in journal.history.records.values()]
     completed = statuses.count(Status.COMPLETED)
     counts = ", ".join(f"{statuses.count(status)} {status}" for status in Status if statuses.count(status))
     _say(f"{folder.root}: {counts or 'no trial was run (budget.hours was spent first)'}")
-    _say("browse: mlflow ui" if uri.startswith("sqlite") else f"browse: {uri}")
+    _say(f"browse: {_where_to_look(uri, writer.page)}")
     return DONE if completed else GAVE_UP
+
+
+def _where_to_look(uri: str, page: str) -> str:
+    """A link, and the command that serves it where no server is running."""
+    if uri.startswith("http"):
+        return f"{uri.rstrip('/')}/{page}"
+    usual = uri == f"sqlite:///{Path.cwd() / 'mlflow.db'}"
+    store = "" if usual else f" --backend-store-uri {shlex.quote(redacted(uri))}"
+    return f"mlflow ui{store}, then http://127.0.0.1:5000/{page}"
 
 
 def _say(line: str) -> None:

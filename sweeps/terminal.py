@@ -37,6 +37,11 @@ class Unbreakable:
         os.close(nowhere)
 
 
+def harmless(text: str) -> str:
+    """``text`` without what a terminal would obey (names and questions may hold anything); line breaks stay."""
+    return "".join(character if character.isprintable() or character == "\n" else "?" for character in text)
+
+
 def make_unbreakable() -> None:
     """From now on, standard output survives its reader."""
     if not isinstance(sys.stdout, Unbreakable):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import re
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
@@ -21,7 +20,7 @@ from repsim.records import KIND_SWEEP, KIND_TRIAL, Status, Tag
 from sweeps.compaction import Compaction
 from sweeps.patient import PAUSES, PatientThread, Rank, short
 from sweeps.space import Space
-from sweeps.tracking_calls import last_steps, log_values, permanent
+from sweeps.tracking_calls import add_experiment_tags, last_steps, log_values, permanent
 from sweeps.tracking_rows import (
     Point,
     clean,
@@ -40,7 +39,8 @@ from sweeps.tracking_rows import (
     texts,
     trial_tags,
 )
-from sweeps.tracking_uri import open_client, prepare_store, redacted, resolve_tracking_uri, sqlite_path
+from sweeps.tracking_uri import artifact_location, open_client, prepare_store, redacted, resolve_tracking_uri
+from sweeps.tracking_views import saved_views, trials_page
 from sweeps.trial import Trial, TrialRecord
 
 if TYPE_CHECKING:
@@ -124,6 +124,11 @@ class SweepWriter:
     def errors(self) -> tuple[str, ...]:
         """What went wrong so far, one line each."""
         return tuple(self._errors)
+
+    @property
+    def page(self) -> str:
+        """Where MLflow's UI shows the trials, behind its address; known once :meth:`start` has returned."""
+        return trials_page(self._experiment_id, self._run_id)
 
     def start(self) -> str:
         """Find or create the experiment and the parent run, read what is there, start the thread.
@@ -252,6 +257,8 @@ class SweepWriter:
         if _NOTE not in parent.data.tags:
             note = description(self._space, self._sweep, self._experiment_id, self._run_id)
             self._log(self._run_id, tags={_NOTE: clean(note)})
+        views = saved_views(self._sweep, self._run_id, self._space.objectives)
+        self._thread.put("saved views", partial(add_experiment_tags, self._client, self._experiment_id, views))
         self._reference = {**json.loads(parent.data.tags.get(Tag.REFERENCE, "{}")), **self._reference}
         self._logged = last_steps(self._client, parent)
         self._adopt(self._search(f"tags.kind = '{KIND_TRIAL}' and {self._sweep_filter()}"))
@@ -260,7 +267,8 @@ class SweepWriter:
         found = self._find_experiment()
         if found is None:
             try:
-                return str(self._client.create_experiment(self._space.name, self._artifact_location(), _TRAINING_VIEW))
+                location = artifact_location(self._uri, self._space.name, self._artifact_root)
+                return str(self._client.create_experiment(self._space.name, location, _TRAINING_VIEW))
             except self._mlflow_error:
                 found = self._find_experiment()  # unless another sweep was faster
                 if found is None:
@@ -275,15 +283,6 @@ class SweepWriter:
             problem = f"experiment {one_line(name)} was deleted; restore it ({command}) or rename the space"
             raise RequestError(Mistake(where=redacted(self._uri), key="", problem=problem))
         return found
-
-    def _artifact_location(self) -> str | None:
-        root = self._artifact_root
-        if root is None:
-            if sqlite_path(self._uri) is None:
-                return None
-            root = Path.cwd() / "mlruns"
-        folder = re.sub(r"[^\w.-]", "_", self._space.name).lstrip(".") or "_"
-        return (root.absolute() / folder).as_uri()
 
     def _sweep_filter(self) -> str:
         quote = "'" if "'" not in self._sweep else '"'

@@ -50,6 +50,14 @@ def last_steps(client: MlflowClient, run: Run) -> dict[str, int]:
     return steps
 
 
+def add_experiment_tags(client: MlflowClient, experiment_id: str, tags: Mapping[str, str]) -> None:
+    """Set those that are not there; what is may have been changed by a person."""
+    there = client.get_experiment(experiment_id).tags
+    for key, value in tags.items():
+        if key not in there:
+            client.set_experiment_tag(experiment_id, key, value)
+
+
 def permanent(error: Exception) -> bool:
     """Whether trying again is pointless (the run was deleted, the value is refused)."""
     return getattr(error, "error_code", None) in _PERMANENT

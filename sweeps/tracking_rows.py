@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from repsim.records import CURVE_PREFIX, KIND_SWEEP, LAYER_PREFIX, Stage, Status, Tag
 from sweeps.space import Space
+from sweeps.tracking_views import trials_page
 from sweeps.trial import Trial, TrialRecord
 
 _TEXT_LIMIT = 5000  # characters of a tag or parameter every supported server takes
@@ -66,11 +67,13 @@ def description(space: Space, sweep: str, experiment_id: str, run_id: str) -> st
     """
     axes = ", ".join(f"{item.metric} ({item.direction})" for item in space.objectives)
     report = f"#/experiments/{experiment_id}/runs/{run_id}/artifacts/report/index.html"
+    trials = trials_page(experiment_id, run_id)
     name = shlex.quote(sweep)
     lines = [
+        f"[The report]({report}) · [Its trials, to sort and filter]({trials})",  # first: the UI folds what is long
         f"**{' '.join(space.question.split())}**" if space.question.strip() else "",
-        f"[The report]({report}) (artifact `report/index.html`) answers it once the sweep has ended; at any time "
-        f"`python reports/build.py --sweep {name}` does, in `runs/{sweep}/report/`.",
+        "The report is the artifact `report/index.html` once the sweep has ended; at any time "
+        f"`python reports/build.py --sweep {name}` makes it, in `runs/{sweep}/report/`.",
         f"Objectives: {axes}. Data: {', '.join(space.data)}. "
         f"Budget: {space.budget.trials} trials of {space.budget.epochs} epochs per data set.",
         "Below it: one run per trial; under a trial, the fresh seeds that confirm it and the points derived from it. "

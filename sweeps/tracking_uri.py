@@ -127,6 +127,7 @@ def quiet_mlflow() -> Iterator[None]:
 def _import_mlflow() -> None:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import mlflow.tracking  # noqa: F401
@@ -136,6 +137,19 @@ def sqlite_path(uri: str) -> Path | None:
     """The file behind a ``sqlite:///`` URI; None for every other store."""
     prefix, separator, rest = uri.partition(":///")
     return Path(rest) if separator and prefix.partition("+")[0].lower() == "sqlite" else None
+
+
+def artifact_location(uri: str, experiment: str, root: Path | None = None) -> str | None:
+    """Where a new experiment keeps its artifacts: a folder in ``root``, by default ``./mlruns`` beside sqlite.
+
+    None: the server decides.
+    """
+    if root is None:
+        if sqlite_path(uri) is None:
+            return None
+        root = Path.cwd() / "mlruns"
+    folder = re.sub(r"[^\w.-]", "_", experiment).lstrip(".") or "_"
+    return (root.absolute() / folder).as_uri()
 
 
 def redacted(uri: str) -> str:

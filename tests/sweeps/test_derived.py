@@ -71,6 +71,7 @@ class Driver:
             writer=cast(SweepWriter, self.store),
             view=cast(LiveView, view),
             disk=disk,
+            folder=folder,
         )
         listeners.replay()
         self.sweep = Sweep(

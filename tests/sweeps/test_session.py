@@ -40,6 +40,7 @@ class Writer:
 
     calls: list[tuple[object, ...]] = field(default_factory=list)
     refuses: RequestError | None = None
+    page: str = "#/experiments/1/runs"
 
     def check(self) -> None:
         if self.refuses is not None:
@@ -60,6 +61,9 @@ class Writer:
 
     def set_front(self, trial_ids: object) -> None:
         """Of no interest here."""
+
+    def attach(self, trial_id: str, send: object) -> None:
+        self.calls.append(("attach", trial_id))
 
     def log_report(self, folder: Path) -> None:
         self.calls.append(("report", folder))
@@ -194,8 +198,21 @@ def test_a_sweep_that_goes_well(world: World, capsys: pytest.CaptureFixture[str]
     assert history.finished
     assert [record.status for record in history.records.values()] == [Status.COMPLETED] * 3
     assert world.writer.closed == ["completed"]
+    names = [call[0] for call in world.writer.calls]
+    assert "attach" in names
+    assert names.index("attach") < names.index("end"), "queued before the end, and sent after it"
     assert "3 completed" in capsys.readouterr().out
     assert not (world.journal.parent / LEASE_NAME).exists(), "the lease is given back"
+
+
+def test_a_sweep_says_where_to_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = "#/experiments/1/runs"
+    here, there = f"sqlite:///{tmp_path}/mlflow.db", "sqlite:////else where/mlflow.db"
+    assert session._where_to_look(here, page) == f"mlflow ui, then http://127.0.0.1:5000/{page}"
+    assert session._where_to_look(there, page).startswith(f"mlflow ui --backend-store-uri '{there}', then http")
+    assert session._where_to_look("http://host:80/", page) == f"http://host:80/{page}"
+    assert "secret" not in session._where_to_look("postgresql://me:secret@host/db", page)
 
 
 def test_a_finished_sweep_is_only_told_again(world: World, capsys: pytest.CaptureFixture[str]) -> None:
@@ -519,7 +536,7 @@ def test_bigger_networks_and_more_slots_need_more_room(world: World, monkeypatch
         session._check_disk(world.launch, replace(LOOKED, parameters=1_100_000))
 
 
-def test_a_trial_needs_room_for_two_checkpoints(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trial_needs_room_for_two_checkpoints_and_its_model(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     reserves: list[int] = []
 
     def noting(folder: Path, *, reserve: int, say: Callable[[str], None], check: Callable[[], None]) -> Disk:
@@ -529,7 +546,7 @@ def test_a_trial_needs_room_for_two_checkpoints(world: World, monkeypatch: pytes
     monkeypatch.setattr(session, "Disk", noting)
     world.during = finish
     world.run()
-    assert reserves == [2 * 1000 * 12]
+    assert reserves == [2 * 1000 * 12 + 1000 * 4]
 
 
 def test_a_resume_needs_room_for_the_rest_only(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

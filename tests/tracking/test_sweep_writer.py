@@ -59,6 +59,10 @@ def test_a_sweep_is_found_as_a_person_would_look_for_it(
     assert tags["space_hash"] == space_hash(space("found"))
     assert "Which method keeps most?" in tags["mlflow.note.content"]
     assert "reports/build.py --sweep found-1" in tags["mlflow.note.content"]
+    report = f"#/experiments/{parent.info.experiment_id}/runs/{parent_id}/artifacts/report/index.html"
+    assert tags["mlflow.note.content"].startswith(
+        f"[The report]({report}) · [Its trials, to sort and filter]({sweep.page})"
+    )
     assert _history(client, parent, "curve/hypervolume") == [(1, 0.2), (2, 0.3)]
     experiment = client.get_experiment_by_name("found")
     assert experiment is not None
