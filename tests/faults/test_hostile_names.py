@@ -246,7 +246,7 @@ def test_a_sweep_of_that_name_is_reported_or_refused(
     found = load_sweep(open_store(store), name) if name in ALLOWED else None
     for arguments in (("--sweep", name), (f"--sweep={name}",), (name,), ("--sweep=CON", f"--out={name}")):
         if found is None and arguments[-1].startswith("--out"):
-            monkeypatch.setattr("reports.load.load_sweep", lambda client, sweep: types.SimpleNamespace(name=sweep))
+            monkeypatch.setattr("reports.load.load_sweep", lambda client, sweep, **_: types.SimpleNamespace(name=sweep))
         before = everything_in(tmp_path)
         outcome = answer(build, *arguments, "--tracking-uri", store, "--no-log")
         if outcome.code != 0:

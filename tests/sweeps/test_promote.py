@@ -311,7 +311,7 @@ def report_picks(store: Store, name: str) -> dict[str, str]:
     sweep = load_sweep(store.client, name)
     (only,) = [study(sweep, data) for data in sweep.data_sets]
     roles = {pick.role: pick.point.trial_id for pick in only.picks}
-    similar = [trial_id for role, trial_id in roles.items() if role.startswith(WITHIN)]
+    similar = [trial_id for role, trial_id in roles.items() if WITHIN in role]
     return {"accuracy": only.members[0].trial_id, "knee": roles[KNEE], "similar": similar[0]}
 
 

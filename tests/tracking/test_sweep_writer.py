@@ -497,7 +497,7 @@ def test_nothing_reaches_the_terminal(tmp_path: Path) -> None:
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert {path.name for path in folder.iterdir()} <= {"mlflow.db", ".mlflow.db.lock"}
+    assert {path.name for path in folder.iterdir()} <= {"mlflow.db", ".mlflow.db.lock", "mlruns"}
 
 
 def test_small_things() -> None:
