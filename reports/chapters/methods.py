@@ -117,6 +117,5 @@ def equal_shares(search: Mapping[str, object], study: Study) -> bool:
     """
     trials = study.trials
     backbones = trials.loc[trials["stage"] == Stage.SEARCH.value, "backbone"].nunique()
-    settings = search.get("search")
-    balanced = isinstance(settings, dict) and settings.get("balance") == "method"
-    return balanced and bool(backbones == 1)
+    how = search.get("search")
+    return isinstance(how, Mapping) and how.get("balance") == "method" and bool(backbones == 1)

@@ -151,17 +151,10 @@ def _panel(axes: Any, picture: MethodsPicture, panel: MethodPanel, theme: Theme)
     if panel.steps:
         axes.plot(*zip(*panel.steps, strict=True), color=colour, linewidth=1.4, zorder=2.5)
     for stairs, (style, _) in zip(panel.attained.surfaces, QUANTILE_LINES, strict=False):
-        if stairs:  # a staircase of one corner is a point
-            end = "." if len(stairs) == 1 else ""
-            axes.plot(
-                *zip(*stairs, strict=True),
-                end,
-                color=theme.ink,
-                linewidth=0.9,
-                markersize=4,
-                linestyle=style,
-                zorder=3.2,
-            )
+        if stairs:
+            alone = "." if len(stairs) == 1 else "none"  # a staircase of one corner has no length
+            look = {"linewidth": 0.9, "linestyle": style, "marker": alone, "markersize": 4}
+            axes.plot(*zip(*stairs, strict=True), color=theme.ink, zorder=3.2, **look)
     axes.tick_params(labelsize=8)
 
 

@@ -23,12 +23,13 @@ from reports.chapters.chapter import Chapter
 from reports.chapters.comparison import Paired, champions, corrected, holm, paired
 from reports.chapters.method_words import paired_words
 from reports.chapters.methods import equal_shares, section
-from reports.chapters.methods_drawing import DRAWN, methods_picture
+from reports.chapters.methods_drawing import DRAWN, draw_methods, methods_picture
 from reports.chapters.rarefaction import Box, box, expected, rarefied
 from reports.figures import choose_styles
 from reports.fronts import Study, study
 from reports.load import Reference, Sweep, load_sweep
 from reports.store import open_store
+from reports.style import LIGHT
 from repsim.records import Direction, Objective, Tag
 from sweeps.space import space_from_dict
 from sweeps.tracking import prepare_store
@@ -447,7 +448,7 @@ def test_equal_shares_are_compared_beside_confirmed_configurations(demo: Sweep, 
     assert "hypervolume" not in html
 
 
-def test_the_sweep_records_how_it_searched(tmp_path: Path) -> None:
+def test_the_sweep_records_how_it_searched(demo: Sweep, tmp_path: Path) -> None:
     """From the space over MLflow's tags to the report, and nothing where an older sweep recorded nothing."""
     document = {
         "name": "balanced", "objectives": list(ACCURACY_AND_CKA),
@@ -459,10 +460,9 @@ def test_the_sweep_records_how_it_searched(tmp_path: Path) -> None:
     client = MlflowClient(tracking_uri=uri)
     record(client, "new", [], tags={Tag.SEARCH: told[Tag.SEARCH]})
     record(client, "old", [])
-    told_again = load_sweep(open_store(uri), "new").search["search"]
-    assert isinstance(told_again, dict)
-    assert (told_again["balance"], told_again["seed"]) == ("method", 3)
-    assert load_sweep(open_store(uri), "old").search == {}
+    found = study(balanced(demo), DATA)
+    assert equal_shares(load_sweep(open_store(uri), "new").search, found)
+    assert not equal_shares(load_sweep(open_store(uri), "old").search, found)
 
 
 @pytest.mark.parametrize("name", ["two", "single", "hostile", "running", "failed", "lacking", "nothing"])
@@ -527,3 +527,17 @@ def test_means_have_the_front_of_their_method(demo: Sweep) -> None:
     assert panels["hcs"].steps
     assert "n = 4 seeds" in panels["repsim"].note
     assert "seeds" not in panels["hcs"].note
+
+
+def test_surfaces_are_drawn_as_lines_and_single_corners_as_points(demo: Sweep) -> None:
+    found = confirmed(demo, gap=0.05, spread=0.002)
+    methods = ("full", "repsim")
+    picture = methods_picture(found, choose_styles(methods, found.backbones), backbone_of(found), methods)
+    assert picture is not None
+    stairs = ((0.2, 0.9), (0.4, 0.9), (0.4, 0.8))
+    longer = replace(picture.panels[0], attained=Attainment(n=3, configurations=2, surfaces=(stairs, stairs, stairs)))
+    axes = draw_methods(replace(picture, panels=(longer, picture.panels[1])), LIGHT).axes
+    dark = [[line for line in one.lines if line.get_color() == LIGHT.ink] for one in axes[:2]]
+    assert [line.get_marker() for line in dark[0]] == ["none"] * 3
+    assert [list(zip(line.get_xdata(), line.get_ydata(), strict=True)) for line in dark[0]] == [list(stairs)] * 3
+    assert [line.get_marker() for line in dark[1]] == ["."] * 3
