@@ -95,6 +95,8 @@ def best_second_within(points: Sequence[Sequence[float]], directions: Sequence[D
     The first of equally good ones. Raises ValueError without points.
     """
     lowered = [_minimised(point, directions) for point in points]
+    if not lowered:
+        raise ValueError("there are no points to choose from")
     best = min(point[0] for point in lowered)
     within = [index for index, point in enumerate(lowered) if point[0] - best <= error]
     return min(within, key=lambda index: lowered[index][1])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from repsim.catalogue import PREFIX_CACHE_BYTES
-from sweeps.estimate import estimate
+from sweeps.estimate import FRONT_MEMBERS, estimate
 from sweeps.space import Space, load_space
 
 N = {"phantom:ultrasound": 1000, "phantom:tiny": 100, "folder:x": 10_000}
@@ -104,10 +104,29 @@ def test_a_frozen_beginning_takes_disk_up_to_its_limit() -> None:
     assert cache("partial", images=many) - cache("full", images=many) == backbones * PREFIX_CACHE_BYTES
 
 
+def test_models_of_the_front_take_disk_and_all_of_them_until_fresh_seeds_have_told() -> None:
+    def models(*overrides: str, trials: int = 24, parameters: int = 1_000_000) -> int:
+        space = load_space("pareto", overrides, trials=trials)
+        found = estimate(space, N, 2, parameters=parameters)
+        assert 0 <= found.model_bytes < found.run_bytes
+        return found.model_bytes
+
+    plain = models()
+    assert plain == (2 * FRONT_MEMBERS + 2) * 4_000_000, "in the run folder, in MLflow, and two just made"
+    assert models(trials=1000) == plain
+    assert models(parameters=2_000_000) == 2 * plain
+    assert models(trials=4) == (2 * 4 + 2) * 4_000_000
+    assert models("confirm.seeds=3") == (24 + FRONT_MEMBERS + 2) * 4_000_000
+    assert models("measure.wise=true") > plain, "both ends of the line are kept"
+    assert models("resources.models=none") == models("resources.models=none", "confirm.seeds=3") == 0
+
+
 def test_lines() -> None:
     lines = estimate(load_space("pareto"), N, 2).lines()
     assert lines[:2] == ("trials: 24", "epochs: at most 144")
     assert lines[2].startswith("disk: about ")
+    assert lines[2].endswith(" MB models of the front")
+    assert "models" not in estimate(load_space("pareto", ["resources.models=none"]), N, 2).lines()[2]
     assert " min" in lines[3]
     long = estimate(load_space("pareto", ["budget.trials=9000", "data=folder:x"]), N, 1).lines()
     assert " h" in long[3]

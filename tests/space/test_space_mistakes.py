@@ -142,6 +142,8 @@ AT_TOP = [
     ("confirm: {runs: x}", r"confirm\.runs: 'x' is not allowed; allowed: a whole number from 0"),
     ("confirm: {seeds: 3, runs: 1}", r"confirm\.runs: 1 is not allowed"),
     ("resources: {workers: 2}", r"resources\.workers: 2 is not available in this version; allowed: 1"),
+    ("resources: {models: all}", r"resources\.models: 'all' is not allowed; allowed: front, none"),
+    ("resources: {models: no}", r"resources\.models: False is not allowed.*put the word in quotes"),
     ("resources: {workers: 0}", r"resources\.workers: 0 is not allowed"),
     ("resources: {cpus_per_worker: none}", r"resources\.cpus_per_worker: 'none' is not allowed"),
     ("resources: {gpus_per_worker: -1}", r"resources\.gpus_per_worker: -1 is not allowed; allowed: a number from 0"),

@@ -309,6 +309,24 @@ def test_the_spaces_limit_is_the_watchdogs(stage: Stage, tmp_path: Path) -> None
     assert stage.sweep.overdue() == {}
 
 
+@pytest.mark.parametrize(("overrides", "kept"), [([], True), (["resources.models=none"], False)])
+def test_search_trials_keep_their_models_and_fresh_seeds_do_not(
+    tmp_path: Path, overrides: list[str], kept: bool
+) -> None:
+    space = load_space("quick.yaml", ["confirm.seeds=3", *overrides], trials=2)
+    stage = Stage(RunFolder.create(tmp_path / "runs", "y"), space)
+    for ordinal in range(2):
+        assignment = stage.next()
+        assert assignment.keep_model is kept
+        values = {"val_accuracy": 0.5 + ordinal / 10, "val_cka": 0.9 - ordinal / 10}
+        stage.sweep.reported(assignment, Report(epochs=[epoch(1)], result=result(**values)))
+    fresh = stage.next()
+    assert stage.journal.history.records[fresh.trial_id].trial.confirms == "t0000"
+    assert not fresh.keep_model
+    assert Assignment.from_config(fresh.to_config()) == fresh
+    stage.journal.close()
+
+
 def test_trials_learn_from_their_like_alone(stage: Stage) -> None:
     now = [0.0]
     stage.sweep._watchdog = Watchdog(None, clock=lambda: now[0])

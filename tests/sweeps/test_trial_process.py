@@ -16,12 +16,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 from repsim.errors import Mistake, RequestError
+from repsim.export import MANIFEST, WEIGHTS, load_model
 from repsim.records import EpochResult
-from sweeps import trainable
+from sweeps import run_folder, trainable
 from sweeps.run_folder import RunFolder
 from sweeps.trainable import (
     GROWN_MIB,
@@ -89,6 +91,52 @@ def test_a_trial_reports_its_epochs_and_its_result(slot: TrialProcess, assignmen
     assert isinstance(facts, dict)
     assert facts["finished"] > facts["began"]
     assert (folder.predictions / "t0000_val.parquet").exists()
+
+
+def test_the_model_of_a_trial_is_left_where_it_was_asked_for_and_nowhere_else(
+    slot: TrialProcess, assignment: Assignment, images: Path
+) -> None:
+    folder = RunFolder(Path(assignment.run_folder))
+    once = replace(assignment, config=assignment.config | {"optim.epochs": 1})
+    slot.reset_config(once.to_config())
+    assert slot.step()["done"]
+    assert list(folder.models.iterdir()) == []
+    slot.reset_config(replace(once, keep_model=True).to_config())
+    assert slot.step()["done"]
+    assert {path.name for path in (folder.models / "t0000").iterdir()} == {WEIGHTS, MANIFEST}
+    stored = pq.read_table(folder.predictions / "t0000_test.parquet").to_pydict()
+    found = load_model(folder.models / "t0000")
+    answers = found.probabilities(images / name for name in stored["image"])
+    assert answers.T.tolist() == [stored[f"probability {name}"] for name in found.classes]
+
+
+def test_a_process_whose_attempt_is_over_leaves_no_model(slot: TrialProcess, assignment: Assignment) -> None:
+    folder = RunFolder(Path(assignment.run_folder))
+    once = replace(assignment, config=assignment.config | {"optim.epochs": 1}, keep_model=True)
+    slot.reset_config(once.to_config())
+    slot._write_predictions = lambda result: folder.set_attempt("t0000", 2)  # type: ignore[method-assign]
+    with pytest.raises(TrialFailed, match="another attempt has taken over"):
+        slot.step()
+    assert list(folder.models.iterdir()) == []
+
+
+def test_a_disk_that_is_too_full_for_the_model_is_nobodys_fault(
+    slot: TrialProcess, assignment: Assignment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = RunFolder(Path(assignment.run_folder))
+    folder.models.rmdir()  # a sweep from before models were kept
+    slot.reset_config(replace(assignment, config=assignment.config | {"optim.epochs": 1}, keep_model=True).to_config())
+    written = run_folder.write_atomically
+
+    def full(path: Path, content: bytes) -> None:
+        if path.suffix == ".safetensors":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written(path, content)
+
+    monkeypatch.setattr(run_folder, "write_atomically", full)
+    with pytest.raises(TrialOutOfDisk, match="No space left"):
+        slot.step()
+    assert list((folder.models / "t0000").iterdir()) == []
 
 
 def test_relative_paths_start_where_the_sweep_was_launched(
