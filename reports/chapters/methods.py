@@ -93,7 +93,8 @@ def _group(chapter: Chapter, group: Group, total: int) -> list[str]:
     parts.append(chapter.figure(draw, group.stem, "Each method's own front", said))
     left = len(group.methods) - MOST
     if left > 0:
-        parts.append(f"<p>{left} methods more are not drawn, for lack of room.</p>")
+        more = "1 method more is" if left == 1 else f"{left} methods more are"
+        parts.append(f"<p>{more} not drawn, for lack of room.</p>")
     if group.tests:
         said, clear = paired_words(group.tests, total)
         parts.append(f"<p>{esc(said)}</p>")
