@@ -91,15 +91,16 @@ def varied_keys(sweep: Sweep, run_ids: Sequence[str]) -> tuple[str, ...]:
     What is asked for beside the result (derived points, layers) is no difference between trials.
     """
     lead = ("method", "strength", "backbone")
-    keys = list(dict.fromkeys(key for run_id in run_ids for key in sweep.configs[run_id]))
-    varied = [
-        key
-        for key in keys
-        if key not in lead
-        and key not in ("data", *ADDING)
-        and len({json.dumps(sweep.configs[run_id].get(key), sort_keys=True) for run_id in run_ids}) > 1
-    ]
-    return (*lead, *varied)
+    configs = [sweep.configs[run_id] for run_id in run_ids]
+    keys = list(dict.fromkeys(key for config in configs for key in config))
+    aside = {*lead, "data", *ADDING}
+    return (*lead, *(key for key in keys if key not in aside and _varies([config.get(key) for config in configs])))
+
+
+def _varies(values: Sequence[object]) -> bool:
+    """Whether two differ; a number and a truth value do, though Python has True equal 1."""
+    first = values[0]
+    return any(value != first or isinstance(value, bool) is not isinstance(first, bool) for value in values)
 
 
 def searched_runs(trials: pd.DataFrame) -> list[str]:
