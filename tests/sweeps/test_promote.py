@@ -107,10 +107,12 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 @pytest.fixture(autouse=True)
 def own_uris() -> Iterator[None]:
-    """Nothing here may depend on, or change, the process's idea of a store."""
-    before = mlflow.get_tracking_uri()
+    """No other test, and no process that one starts, is to hear of the stores here."""
+    before = os.environ.get("MLFLOW_TRACKING_URI")
     yield
-    mlflow.set_tracking_uri(before)
+    mlflow.set_tracking_uri(None)  # type: ignore[arg-type]
+    if before is not None:
+        os.environ["MLFLOW_TRACKING_URI"] = before
 
 
 def record(made: Made, number: int, accuracy: float, cka: float, *, data: str = PHANTOM, **more: Any) -> TrialRecord:
