@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import log_softmax, logsumexp
@@ -62,13 +60,6 @@ def quadratic_kappa(logits: ArrayLike, labels: ArrayLike) -> float:
     scores, truth, _ = _checked(logits, labels)
     guesses, every_class = scores.argmax(axis=1), np.arange(scores.shape[1])
     return float(cohen_kappa_score(truth, guesses, labels=every_class, weights="quadratic"))
-
-
-def binomial_se(accuracy: float, n: int) -> float:
-    """Standard error of an accuracy measured on ``n`` images; ValueError outside 0 <= accuracy <= 1, n >= 1."""
-    if n < 1 or not 0.0 <= accuracy <= 1.0:
-        raise ValueError(f"needs n >= 1 and an accuracy in 0 ... 1, not n = {n} and {accuracy}")
-    return math.sqrt(accuracy * (1.0 - accuracy) / n)
 
 
 def _checked(logits: ArrayLike, labels: ArrayLike) -> tuple[Matrix, Labels, Labels]:

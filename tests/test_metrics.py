@@ -10,7 +10,7 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, log_loss, r
 
 from repsim._torchvision import guard
 from repsim.errors import DegenerateInputError
-from repsim.metrics import ECE_BINS, binomial_se, classification_metrics
+from repsim.metrics import ECE_BINS, classification_metrics
 from repsim.records import PER_SPLIT
 
 
@@ -115,16 +115,3 @@ def test_shapes_and_labels_are_checked() -> None:
         classification_metrics(np.zeros((2, 2)), [0, 2])
     with pytest.raises(ValueError, match=r"labels must be in 0 \.\.\. 1, not -1 \.\.\. 1"):
         classification_metrics(np.zeros((2, 2)), [-1, 1])
-
-
-def test_binomial_standard_error() -> None:
-    assert binomial_se(0.8, 100) == pytest.approx(0.04)
-    assert binomial_se(1.0, 7) == 0.0
-    draws = np.random.default_rng(0).binomial(50, 0.7, size=20_000) / 50
-    assert binomial_se(0.7, 50) == pytest.approx(draws.std(), rel=0.02)
-
-
-@pytest.mark.parametrize(("accuracy", "n"), [(0.5, 0), (-0.1, 5), (1.1, 5)])
-def test_binomial_standard_error_is_refused_outside_its_range(accuracy: float, n: int) -> None:
-    with pytest.raises(ValueError, match=r"needs n >= 1 and an accuracy in 0 \.\.\. 1"):
-        binomial_se(accuracy, n)

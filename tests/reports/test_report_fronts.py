@@ -6,6 +6,7 @@ import math
 import re
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -104,6 +105,8 @@ def test_standard_error_is_binomial() -> None:
     assert standard_error(1.0, 50) == 0.0
     assert standard_error(0.9, 0) is None
     assert standard_error(1.2, 10) is None
+    draws = np.random.default_rng(0).binomial(50, 0.7, size=20_000) / 50
+    assert standard_error(0.7, 50) == pytest.approx(draws.std(), rel=0.02)
 
 
 @pytest.mark.parametrize(
