@@ -135,6 +135,10 @@ debiased CKA of the model on the ``n_control`` training images that λ was steer
 """
 
 
+SIMILARITIES = frozenset({"val_cka", "val_cka_biased", "val_procrustes", "val_knn_overlap"})
+"""What is highest before any training; it says what a trial may be compared with, not how good it is."""
+
+
 class Tag:
     """MLflow tag names: on the sweep's parent run, on the trials, or on both."""
 

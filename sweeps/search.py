@@ -68,6 +68,11 @@ class Search:
         """Propose nothing more (interrupted, or out of hours); trials under way may still be told."""
         self._closed = self._closed or why
 
+    @property
+    def closed_by(self) -> str:
+        """Why nothing more is proposed, whatever is left to do; "" as long as nobody has closed the search."""
+        return self._closed
+
     def report(self, trial: Trial, epoch: int, values: Mapping[str, float]) -> bool:
         """Whether the trial goes on after ``epoch`` (from 1), whose metrics these are."""
         return self._known(trial).report(trial, epoch, values)

@@ -197,7 +197,7 @@ def _search(
 
 def _warn_of_parallel(search: Search, slots: Slots) -> None:
     """Trials that start together cannot learn from each other."""
-    if 0 < search.startup < 2 * slots.parallel:
+    if slots.parallel > 1 and 0 < search.startup < 2 * slots.parallel:
         fewer = max(1, search.startup // 2)
         _say(
             f"{slots.parallel} trials at a time are many where the first {search.startup} are drawn without looking at "
@@ -215,6 +215,8 @@ def _say_how_it_ended(space: Space, search: Search) -> None:
             plan = search.confirmation(data)
             if space.confirm_seeds > 0 and plan.end is not End.NOT_YET:
                 _say(f"the confirmation{on} ended: {plan.end.value} ({plan.reason})")
+            elif space.confirm_seeds > 0 and search.closed_by == "budget.hours":
+                _say(f"the confirmation{on} was cut short: budget.hours ({plan.reason})")
 
 
 @contextmanager

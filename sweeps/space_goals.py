@@ -98,6 +98,15 @@ def read_constraints(notes: Notes, value: object) -> tuple[Constraint, ...]:
     return tuple(found)
 
 
+def _is_out_of_reach(metric: str, sense: str, bound: float) -> bool:
+    info = METRICS[metric]
+    if info.best is None:
+        return False
+    if info.direction == "maximize":
+        return sense == ">=" and bound > info.best
+    return sense == "<=" and bound < info.best
+
+
 def _constraint(notes: Notes, path: str, value: object) -> Constraint | None:
     matched = _CONSTRAINT.fullmatch(value) if isinstance(value, str) else None
     if matched is None:
@@ -111,4 +120,7 @@ def _constraint(notes: Notes, path: str, value: object) -> Constraint | None:
     if bound is None:
         notes.add(path, f"{one_line(text)} is not a finite number", allowed=_CONSTRAINT_ALLOWED)
     known = _metric(notes, path, metric, "a constraint")
+    if known and bound is not None and _is_out_of_reach(metric, sense, bound):
+        best = METRICS[metric].best
+        notes.add(path, f"no trial can have {metric} {sense} {text}", allowed=f"a bound that {best:g} meets")
     return Constraint(metric=metric, sense=sense, bound=bound) if known and bound is not None else None

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from repsim.config import TrialConfig
 from repsim.errors import one_line
-from repsim.records import EPOCH_METRICS
+from repsim.records import EPOCH_METRICS, SIMILARITIES
 from sweeps.space_notes import Notes, boolean_hint, integer, number, section, text_number_hint, word
 from sweeps.space_types import ANCHORS, Budget, Dimension, Range, Resources, SearchSettings, Space
 
@@ -105,6 +105,26 @@ def check_settings(notes: Notes, space: Space) -> None:
             notes.add("search.stopping", problem, allowed="none, or objectives that are measured every epoch")
         if space.budget.epochs < 2:
             notes.add("search.stopping", "a trial of one epoch cannot be stopped early", allowed="none")
+        if all(o.metric in SIMILARITIES for o in space.objectives):
+            problem = "similarity alone is no reason to stop a trial: it is highest before any training"
+            notes.add("search.stopping", problem, allowed="none, or an objective such as val_accuracy")
+        _check_reported(notes, space)
+    if space.confirm_seeds > 0 and space.search.seed + space.confirm_runs > MAX_SEED:
+        problem = f"{space.search.seed} leaves no room for the seeds of {space.confirm_runs} confirmation runs"
+        notes.add("search.seed", problem, allowed=f"at most {MAX_SEED - space.confirm_runs}")
+
+
+def _check_reported(notes: Notes, space: Space) -> None:
+    """What is stopped by the course of the last weights must be reported by those, or the two are compared in vain."""
+    for key, usual in (("checkpoint", "last"), ("wise_alpha", 1.0)):
+        others = [value for value in space.values(key) if value != usual] if _is_asked(space, key) else []
+        if others:
+            problem = f"pareto judges the last epoch's weights, and {key} {others[0]} reports others"
+            notes.add("search.stopping", problem, allowed=f"none, or {key}: {usual}")
+
+
+def _is_asked(space: Space, key: str) -> bool:
+    return key in space.fixed or any(dimension.key == key for dimension in space.dimensions)
 
 
 def _check_balance(notes: Notes, space: Space) -> None:

@@ -19,15 +19,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from repsim.records import EPOCH_METRICS, METRICS, Objective
+from repsim.records import EPOCH_METRICS, METRICS, SIMILARITIES, Objective
 
 Point = tuple[float, ...]
 """Objectives in order, turned so that more is better."""
 Curve = Mapping[int, Point]
 """Values by epoch: the rungs and the last."""
 
-SIMILARITIES = frozenset({"val_cka", "val_cka_biased", "val_procrustes", "val_knn_overlap"})
-"""What is highest before any training; it says what a trial may be compared with, not how good it is."""
 _FLOOR = 0.05
 """What the farthest trial weighs beside one that is alike, so that no prediction rests on two or three alone."""
 

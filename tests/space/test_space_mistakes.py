@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from repsim.errors import RequestError
-from sweeps.space import Space, load_space
+from sweeps.space import Space, load_space, space_from_dict
 
 GOOD = """
 name: good
@@ -440,3 +440,49 @@ def test_an_override_cannot_mend_a_section_that_is_none(tmp_path: Path) -> None:
 def test_wrong_flags_are_blamed_on_the_flag(arguments: dict[str, object], match: str) -> None:
     with pytest.raises(RequestError, match=match):
         load_space("pareto", **arguments)  # type: ignore[arg-type]
+
+
+def test_what_stopping_would_compare_in_vain_is_refused() -> None:
+    document: dict[str, object] = {
+        "name": "vain",
+        "objectives": [{"metric": "val_accuracy"}, {"metric": "val_cka"}],
+        "search": {"stopping": "pareto"},
+        "space": {"method": ["full", "repsim"], "strength": {"low": 0.1, "high": 10, "when": {"penalty": "any"}}},
+    }
+    assert space_from_dict(document, where="x").search.stopping == "pareto"
+    similar = document | {"objectives": [{"metric": "val_cka"}, {"metric": "val_procrustes"}]}
+    with pytest.raises(RequestError, match="similarity alone is no reason to stop a trial"):
+        space_from_dict(similar, where="x")
+    for fixed, said in (
+        ({"checkpoint": "best"}, "checkpoint best reports others"),
+        ({"wise_alpha": 0.5}, "wise_alpha 0.5"),
+    ):
+        with pytest.raises(RequestError, match=said):
+            space_from_dict(document | {"fixed": fixed}, where="x")
+
+
+@pytest.mark.parametrize("text", ["val_accuracy >= 2", "val_cka >= 1.01", "val_nll <= -1"])
+def test_a_bound_that_nothing_reaches_is_refused(text: str) -> None:
+    document = {
+        "name": "bound",
+        "objectives": [{"metric": "val_accuracy"}, {"metric": "val_cka"}],
+        "constraints": [text],
+        "space": {"method": ["full", "linear_probe"]},
+    }
+    with pytest.raises(RequestError, match="no trial can have"):
+        space_from_dict(document, where="x")
+    for fine in ("val_accuracy >= 1", "val_accuracy <= 0.9", "val_nll <= 0", "train_seconds <= 600"):
+        assert space_from_dict(document | {"constraints": [fine]}, where="x").constraints
+
+
+def test_the_seeds_of_a_confirmation_must_exist() -> None:
+    document = {
+        "name": "seeds",
+        "objectives": [{"metric": "val_accuracy"}, {"metric": "val_cka"}],
+        "confirm": {"seeds": 3},
+        "search": {"seed": 2**32 - 1},
+        "space": {"method": ["full", "linear_probe"]},
+    }
+    with pytest.raises(RequestError, match="leaves no room for the seeds"):
+        space_from_dict(document, where="x")
+    assert space_from_dict(document | {"confirm": {"seeds": 0}}, where="x").search.seed == 2**32 - 1
