@@ -234,7 +234,11 @@ def _attach(client: Any, run_id: str, folder: Path) -> None:
     from mlflow.exceptions import MlflowException
 
     try:
-        client.log_artifacts(run_id, str(folder), artifact_path="report")
+        for path in (folder / name for name in _FILES):  # the folder may be anybody's, and hold other files
+            if path.is_dir():
+                client.log_artifacts(run_id, str(path), artifact_path=f"report/{path.name}")
+            else:
+                client.log_artifact(run_id, str(path), artifact_path="report")
     except (MlflowException, OSError) as error:
         print(f"warning: the report was not attached to the run: {one_line(str(error), 300)}", file=sys.stderr)
 

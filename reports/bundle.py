@@ -77,7 +77,7 @@ def _act(options: argparse.Namespace) -> None:
     from reports.bundling import export_sweep, import_sweep
     from reports.store import default_tracking_uri, open_store
 
-    client = open_store(options.tracking_uri or default_tracking_uri())
+    client = open_store(options.tracking_uri or default_tracking_uri(), create=options.action == "import")
     if options.action == "export":
         told = export_sweep(client, options.sweep, options.out)
         print(f"{options.out}: {told}")

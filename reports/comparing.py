@@ -142,7 +142,8 @@ def _cautions(data: str, sweeps: Sequence[Sweep]) -> list[str]:
     commits = {sweep.git_commit for sweep in sweeps} - {""}
     if len(commits) > 1 or any(sweep.git_dirty for sweep in sweeps):
         said.append("The sweeps ran different code, or code with uncommitted changes.")
-    budgets = {sweep.name: int((sweep.trials["data"] == data).sum()) for sweep in sweeps}
+    searched = {sweep.name: sweep.trials[sweep.trials["stage"] == Stage.SEARCH.value] for sweep in sweeps}
+    budgets = {name: int((trials["data"] == data).sum()) for name, trials in searched.items()}
     if len(set(budgets.values())) > 1:
         told = ", ".join(f"{name}: {count}" for name, count in budgets.items())
         said.append(f"The sweeps ran different numbers of trials ({told}): the best of more is better by luck alone.")

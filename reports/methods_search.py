@@ -83,7 +83,7 @@ def _asked(budget: Mapping[str, object], how: Mapping[str, object], studies: Seq
         f"{value_words(how.get('seed'))}, after linear_probe and full at default settings."
     ]
     if how.get("balance"):
-        sentences.append(f"Every {how['balance']} had the same number of trials.")
+        sentences.append(f"Beside these two, trials were shared out evenly, {how['balance']} by {how['balance']}.")
     if how.get("stopping") == "pareto":
         sentences.append(
             "After epochs 1, 2, 4, 8 … a trial was stopped when its expected result plus 1.5 standard deviations was "

@@ -229,6 +229,10 @@ def _trials_section(sweep: Sweep, studies: Sequence[Study]) -> str:
     return "\n".join(parts)
 
 
+_OF_ONE_RUN = frozenset({"slot", "began", "finished", "optimiser_steps"})
+"""Facts of the first run alone, which say nothing about its data set."""
+
+
 def _provenance(sweep: Sweep, studies: Sequence[Study]) -> str:
     dirty = " (with uncommitted changes)" if sweep.git_dirty else ""
     general: dict[str, object] = {
@@ -248,7 +252,7 @@ def _provenance(sweep: Sweep, studies: Sequence[Study]) -> str:
         facts = {
             key.replace("_", " "): show(value) or MISSING
             for key, value in words.known_facts(sweep, study).items()
-            if not isinstance(value, list)
+            if not isinstance(value, list) and key not in _OF_ONE_RUN
         }
         parts.append(f'<div class="card">{pairs({"data": study.data, **facts})}</div>')
     return "".join([*parts, "</div>"])

@@ -24,17 +24,17 @@ def default_tracking_uri() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path.cwd() / DEFAULT_STORE}"
 
 
-def open_store(tracking_uri: str) -> Any:
+def open_store(tracking_uri: str, *, create: bool = False) -> Any:
     """An MlflowClient on an existing store.
 
-    Raises RequestError when there is none: a database is never created, and a server that does not answer is found
-    out in seconds.
+    Raises RequestError when there is none: a database is made where ``create`` says so alone, and a server that does
+    not answer is found out in seconds.
     """
     try:
         scheme = urlsplit(tracking_uri).scheme
     except ValueError as error:
         raise RequestError(_store_mistake(tracking_uri, f"is not an address: {error}", _STORE_FORMS)) from None
-    if scheme == "sqlite":
+    if scheme == "sqlite" and not (create and not _sqlite_file(tracking_uri).exists()):
         _check_sqlite(tracking_uri)
     elif scheme in ("http", "https"):
         _check_server(tracking_uri)
@@ -61,8 +61,12 @@ def _store_mistake(tracking_uri: str, problem: str, allowed: str = "") -> Mistak
     return Mistake(where="--tracking-uri", key="", problem=f"{one_line(tracking_uri, 200)} {problem}", allowed=allowed)
 
 
+def _sqlite_file(tracking_uri: str) -> Path:
+    return Path(tracking_uri.removeprefix("sqlite:///").partition("?")[0])
+
+
 def _check_sqlite(tracking_uri: str) -> None:
-    path = Path(tracking_uri.removeprefix("sqlite:///").partition("?")[0])
+    path = _sqlite_file(tracking_uri)
     if not os.path.isfile(path):
         problem = "does not exist (no sweep has been recorded there)"
         raise RequestError(_store_mistake(tracking_uri, problem, "the store a sweep wrote: sqlite:///FOLDER/mlflow.db"))

@@ -134,8 +134,8 @@ def _verdict(test: Paired) -> str:
 def why_not(study: Study) -> str:
     """Why the search's own runs are not compared."""
     if box(study) is None:
-        return "The methods are not compared: the sweep recorded no box that a hypervolume can be measured in."
-    return f"The methods are not compared: fewer than two were tried {FEWEST_TRIALS} times."
+        return "The search's own runs are not compared: the sweep recorded no box to measure a hypervolume in."
+    return f"The search's own runs are not compared: fewer than two were tried {FEWEST_TRIALS} times."
 
 
 def rarefied_words(volumes: Sequence[Rarefied], study: Study, backbone: str, *, fair: bool) -> str:

@@ -331,3 +331,14 @@ def test_a_marked_anchor_is_believed_and_an_interrupted_sweep_is_incomplete(stor
     finally:
         client.delete_tag(second, "anchor")
         client.set_terminated(sweep.run_id)
+
+
+def test_only_the_report_is_attached(store: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reports.interactive.plotly_source", lambda: "/* plotly.js */")
+    (tmp_path / "private.txt").write_text("not part of a report")
+    build_report("lacking", store.uri, tmp_path)  # type: ignore[attr-defined]
+    client = open_store(store.uri)  # type: ignore[attr-defined]
+    parent = store.parents["lacking"]  # type: ignore[attr-defined]
+    there = {item.path for item in client.list_artifacts(parent, "report")}
+    assert {"report/index.html", "report/trials.parquet", "report/tables", "report/figures"} <= there
+    assert "report/private.txt" not in there

@@ -151,3 +151,17 @@ def test_the_header_says_what_it_is(store: object, tmp_path: Path) -> None:
         assert header["format"] == 1
         assert header["sweep"] == "single"
         assert {"runs.parquet", "tags.parquet", "params.parquet", "metrics.parquet"} <= set(archive.namelist())
+
+
+def test_an_import_makes_the_store_that_is_not_there(
+    store: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = exported(store, "single", tmp_path)
+    folder = tmp_path / "new"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    uri = f"sqlite:///{folder / 'mlflow.db'}"
+    assert main(["export", "--sweep", "single", "--out", "x.zip", "--tracking-uri", uri]) == 2
+    assert not (folder / "mlflow.db").exists()
+    assert main(["import", str(file), "--tracking-uri", uri]) == 0
+    assert len(load_sweep(open_store(uri), "single").trials) == 1
