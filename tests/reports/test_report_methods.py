@@ -369,7 +369,7 @@ def test_a_box_that_measures_nothing_is_said_and_breaks_nothing(
     assert rarefied(found, backbone_of(found)) == []
     assert len(champions(found, backbone_of(found))) == 2
     html = section(chapter(sweep, (found,), tmp_path))
-    assert "no box that a hypervolume can be measured in" in html
+    assert "no box to measure a hypervolume in" in html
     assert "Differences found" in html
     assert box(study(demo, DATA)) is not None
 

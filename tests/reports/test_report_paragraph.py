@@ -186,7 +186,7 @@ def test_a_search_with_limits_balance_and_stopping(plain: Sweep) -> None:
         "Its budget was 3 trials at its start, raised later, or 2.5 hours, or 10 trials in a row without gain" in text
     )
     assert "sampler nsga2 (NSGA-II) with seed 3" in text
-    assert "Every method had the same number of trials" in text
+    assert "trials were shared out evenly, method by method" in text
     assert "After epochs 1, 2, 4, 8 … a trial was stopped" in text
     assert "No trial was stopped early" not in text
 
