@@ -11,9 +11,10 @@ import tempfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from reports.printing import find_browser, print_page
+from reports.request_parser import RequestParser
 from repsim.errors import Mistake, RequestError, one_line
 
 if TYPE_CHECKING:
@@ -49,16 +50,9 @@ exit status: 0 written; 2 the request is wrong (no store, no such sweep, a folde
 _FILES = ("index.html", "trials.parquet", "front.parquet", "tables", "figures", "points")
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong as a RequestError, without the usage."""
-
-    def error(self, message: str) -> NoReturn:
-        raise RequestError(Mistake(where="command line", key="", problem=message, allowed="see --help"))
-
-
 def parser() -> argparse.ArgumentParser:
     """The command line; a wrong one is a RequestError."""
-    found = _Parser(
+    found = RequestParser(
         prog="python reports/build.py",
         description=_DESCRIPTION,
         epilog=_EPILOG,

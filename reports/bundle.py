@@ -6,8 +6,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
+from reports.request_parser import RequestParser
 from repsim.errors import Mistake, RequestError, one_line
 
 _DESCRIPTION = """\
@@ -27,22 +27,15 @@ exit status: 0 done; 2 the request is wrong (no store, no such sweep, a file tha
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong as a RequestError, without the usage."""
-
-    def error(self, message: str) -> NoReturn:
-        raise RequestError(Mistake(where="command line", key="", problem=message, allowed="see --help"))
-
-
 def parser() -> argparse.ArgumentParser:
     """The command line; a wrong one is a RequestError."""
-    found = _Parser(
+    found = RequestParser(
         prog="python reports/bundle.py",
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    actions = found.add_subparsers(dest="action", required=True, metavar="export|import", parser_class=_Parser)
+    actions = found.add_subparsers(dest="action", required=True, metavar="export|import", parser_class=RequestParser)
     out = actions.add_parser("export", help="write a sweep into a file")
     out.add_argument("--sweep", required=True, metavar="NAME", help="name of the sweep, or latest")
     out.add_argument("--out", required=True, type=Path, metavar="FILE", help="the file to write, NAME.zip")
@@ -77,6 +70,8 @@ def _act(options: argparse.Namespace) -> None:
     from reports.bundling import export_sweep, import_sweep
     from reports.store import default_tracking_uri, open_store
 
+    if options.action == "import" and not options.file.is_file():
+        raise RequestError(Mistake(where=one_line(str(options.file), 200), key="", problem="is no file"))
     client = open_store(options.tracking_uri or default_tracking_uri(), create=options.action == "import")
     if options.action == "export":
         told = export_sweep(client, options.sweep, options.out)

@@ -7,8 +7,9 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+from reports.request_parser import RequestParser
 from repsim.errors import Mistake, RequestError, one_line
 
 _DESCRIPTION = """\
@@ -29,16 +30,9 @@ exit status: 0 written; 2 the request is wrong (no store, no such sweep, other o
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong as a RequestError, without the usage."""
-
-    def error(self, message: str) -> NoReturn:
-        raise RequestError(Mistake(where="command line", key="", problem=message, allowed="see --help"))
-
-
 def parser() -> argparse.ArgumentParser:
     """The command line; a wrong one is a RequestError."""
-    found = _Parser(
+    found = RequestParser(
         prog="python reports/compare.py",
         description=_DESCRIPTION,
         epilog=_EPILOG,

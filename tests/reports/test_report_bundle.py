@@ -162,6 +162,7 @@ def test_an_import_makes_the_store_that_is_not_there(
     monkeypatch.chdir(folder)
     uri = f"sqlite:///{folder / 'mlflow.db'}"
     assert main(["export", "--sweep", "single", "--out", "x.zip", "--tracking-uri", uri]) == 2
+    assert main(["import", "nosuch.zip", "--tracking-uri", uri]) == 2
     assert not (folder / "mlflow.db").exists()
     assert main(["import", str(file), "--tracking-uri", uri]) == 0
     assert len(load_sweep(open_store(uri), "single").trials) == 1
