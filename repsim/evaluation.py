@@ -14,6 +14,7 @@ from repsim.data.dataset import ImageSet, Split
 from repsim.data.views import to_tensor
 from repsim.metrics import classification_metrics
 from repsim.model import FineTuned
+from repsim.ranks import ALONE, Ranks
 from repsim.records import PROBABILITY_PREFIX
 from repsim.seeding import generator
 from repsim.similarity import similarity_metrics
@@ -33,9 +34,11 @@ class Outputs:
     logits: Float32
 
 
-def outputs_of(model: FineTuned, images: ImageSet, indices: Index) -> Outputs:
-    """Run the model in eval mode and fp32 on the images as they are."""
-    return outputs_on(model, (pixels for pixels, _ in _batches(images, indices, model.mean.device)))
+def outputs_of(model: FineTuned, images: ImageSet, indices: Index, ranks: Ranks = ALONE) -> Outputs:
+    """Run the model in eval mode and fp32 on the images as they are, each rank on its share; all know all answers."""
+    n, own = len(indices), indices[ranks.share(len(indices))]
+    found = outputs_on(model, (pixels for pixels, _ in _batches(images, own, model.mean.device)))
+    return Outputs(ranks.collect(found.features, n), ranks.collect(found.logits, n))
 
 
 def outputs_on(model: FineTuned, batches: Iterable[Tensor]) -> Outputs:

@@ -18,6 +18,7 @@ from repsim.model import FineTuned
 from repsim.penalties import Batch, Penalty, PenaltyContext, build_penalty
 from repsim.penalties.checks import check_penalty, needs_of, watched_widths
 from repsim.penalties.layerwise import LAST
+from repsim.ranks import ALONE, Ranks
 from repsim.teacher import Teacher
 
 Index = NDArray[np.int64]
@@ -54,7 +55,10 @@ def make_penalty(
 class Feed:
     """Fills a :class:`Batch` as far as the configuration's penalty needs it."""
 
-    def __init__(self, config: TrialConfig, backbone: Backbone, model: FineTuned, teacher: Teacher) -> None:
+    def __init__(
+        self, config: TrialConfig, backbone: Backbone, model: FineTuned, teacher: Teacher, ranks: Ranks = ALONE
+    ) -> None:
+        self._ranks = ranks
         self._needs = needs_of(config)
         self._layers = tuple(name for name in watched_widths(config, backbone) if name != LAST)
         self._model, self._teacher = model, teacher
@@ -90,18 +94,21 @@ class Feed:
     def batch(self, features: Tensor, labels: Tensor, rows: Index, images: Tensor, seen: Mapping[str, Tensor]) -> Batch:
         """What the penalty sees of one batch.
 
-        ``features`` (n, d) are the training network's for ``images`` (n, 3, h, w), which are training images number
-        ``rows`` in the prepared view; ``seen`` are its watched layers' outputs.
+        ``features`` (n, d) are the training network's for training images number ``rows`` in the prepared view.
+        ``images`` (m, 3, h, w) are this rank's share of these, ``seen`` the watched layers' outputs for that share.
         """
         device = features.device
         whole = "feature_maps" in self._needs
+        ours = dict(seen) if whole else pooled(seen)
+        joined = {name: self._ranks.join(output, len(rows)) for name, output in ours.items()}
+        theirs = self._teacher.maps(images, self._layers, bf16=self._bf16) if whole else {}
         return Batch(
             features=features,
             labels=labels,
             backbone=self._model.backbone,
             teacher=None if self._features is None else torch.from_numpy(self._features[rows]).to(device),
-            layers={} if whole else pooled(seen),
+            layers={} if whole else joined,
             teacher_layers={name: torch.from_numpy(found[rows]).to(device) for name, found in self._pooled.items()},
-            maps=dict(seen) if whole else {},
-            teacher_maps=self._teacher.maps(images, self._layers, bf16=self._bf16) if whole else {},
+            maps=joined if whole else {},
+            teacher_maps={name: self._ranks.join(output, len(rows)) for name, output in theirs.items()},
         )

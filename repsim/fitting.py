@@ -26,6 +26,7 @@ from repsim.optimisation import at_worst_neighbour, build_optimizer, lr_scale, s
 from repsim.penalties import Penalty
 from repsim.prefix import CachedPrefix
 from repsim.probe import fit_linear_probe
+from repsim.ranks import ALONE, Ranks
 from repsim.seeding import generator, torch_seed
 from repsim.targeting import StrengthControl
 from repsim.teacher import Teacher
@@ -78,6 +79,9 @@ class GradientFit(Fit):
     Where the strength is a target, :class:`~repsim.targeting.StrengthControl` says what it is at each step.
 
     With ``optim.average`` the model holds the averaged weights after :meth:`run_epoch`, and the last ones during it.
+
+    Among several ``ranks`` each runs the network on its share of a batch; what follows is about the whole batch, and
+    the same on all of them.
     """
 
     def __init__(
@@ -90,23 +94,28 @@ class GradientFit(Fit):
         teacher: Teacher,
         feed: Feed,
         prefix: CachedPrefix | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.n_epochs = config.optim.epochs
         self._config, self._model, self._penalty = config, model, penalty
         self._images, self._views, self._teacher, self._feed = images, views, teacher, feed
-        self._prefix = prefix
+        self._prefix, self._ranks = prefix, ranks
         self._device = model.mean.device
         factor = ADAPTERS[config.parsed_method.adapter].head_lr_factor
         self._optimizer = build_optimizer(model, config.optim, factor)
         self._parameters = trained_parameters(model)
-        self._steps_per_epoch = len(batch_plan(len(images.train), config.optim.batch_size))
+        self._plan = batch_plan(len(images.train), config.optim.batch_size, max(SMALLEST_BATCH, ranks.size))
+        self._steps_per_epoch = len(self._plan)
         n_steps = self.n_epochs * self._steps_per_epoch
         self._average = None if config.optim.average == "none" else WeightAverage(model, config.optim, n_steps)
         target = config.target_cka
-        self._control = None if target is None else StrengthControl(config, target, model, images, teacher, n_steps)
+        self._control = None
+        if target is not None:
+            self._control = StrengthControl(config, target, model, images, teacher, n_steps, ranks)
         weights = images.class_weights() if config.data.class_weights == "balanced" else None
         self._class_weights = None if weights is None else torch.tensor(weights, dtype=torch.float32).to(self._device)
         self._view_order = generator(config.seed, "views").permutation(views.n_views)
+        self._network: nn.Module | None = None
 
     def prepare_epoch(self, epoch: int) -> None:
         """Fetch what penalty and cached beginning need of the pretrained network in this epoch's view."""
@@ -121,9 +130,10 @@ class GradientFit(Fit):
         self.prepare_epoch(epoch)
         if self._average is not None:
             self._average.remove()
-        torch.manual_seed(torch_seed(self._config.seed, "dropout", epoch))
-        order = generator(self._config.seed, "batches", epoch).permutation(len(self._images.train))
-        plan = batch_plan(len(order), self._config.optim.batch_size)
+        self._meet()
+        apart = () if self._ranks.size == 1 else (self._ranks.rank,)
+        torch.manual_seed(torch_seed(self._config.seed, "dropout", epoch, *apart))
+        order, plan = generator(self._config.seed, "batches", epoch).permutation(len(self._images.train)), self._plan
         total_loss = total_penalty = 0.0
         self._model.train()
         scale = 0.0
@@ -150,6 +160,12 @@ class GradientFit(Fit):
             steps=len(plan),
         )
 
+    def _meet(self) -> None:
+        """Begin the epoch from the same weights on every rank."""
+        self._ranks.align([self._model] if self._penalty is None else [self._model, self._penalty])
+        if self._network is None:
+            self._network = self._ranks.parallel(self._model)
+
     def _strength(self) -> float | None:
         if self._control is not None:
             return self._control.strength
@@ -165,21 +181,21 @@ class GradientFit(Fit):
 
     def _batches(self, order: Index, plan: list[tuple[int, int]], view: int) -> Iterator[Tensor]:
         for start, end in plan:
-            yield self._inputs(order[start:end], view)[0]
+            yield self._inputs(order[start:end], view)
 
-    def _inputs(self, rows: Index, view: int) -> tuple[Tensor, Tensor]:
+    def _inputs(self, rows: Index, view: int) -> Tensor:
         indices = self._images.train[rows]
-        images = self._views.augment(self._images.images[indices], indices, view).to(self._device)
-        return images, self._labels(rows)
+        return self._views.augment(self._images.images[indices], indices, view).to(self._device)
 
     def _labels(self, rows: Index) -> Tensor:
         return torch.from_numpy(self._images.labels[self._images.train[rows]]).to(self._device)
 
     def _step(self, rows: Index, view: int, epoch: int, step: int) -> tuple[float, float]:
+        own, labels = rows[self._ranks.share(len(rows))], self._labels(rows)
         if self._prefix is None:
-            images, labels = self._inputs(rows, view)
+            images = self._inputs(own, view)
         else:
-            images, labels = self._prefix.images(len(rows), self._views.image_size), self._labels(rows)
+            images = self._prefix.images(len(own), self._views.image_size)
         where, optim = f"step {step + 1} (epoch {epoch})", self._config.optim
         value, penalty = self._backward(images, labels, rows, where)
         if optim.sam != "none":
@@ -196,12 +212,18 @@ class GradientFit(Fit):
         return value, penalty
 
     def _backward(self, images: Tensor, labels: Tensor, rows: Index, where: str) -> tuple[float, float]:
-        """Fill the gradients; the loss, and the penalty in it (0 without one). NonFiniteLossError names ``where``."""
+        """Fill the gradients; the loss, and the penalty in it (0 without one). NonFiniteLossError names ``where``.
+
+        ``images`` are this rank's share of the batch, ``labels`` and ``rows`` the whole of it.
+        """
+        if self._network is None:
+            raise RuntimeError("an epoch has to begin before its steps")
+        n, own = len(rows), rows[self._ranks.share(len(rows))]
         enabled = self._config.optim.precision == "bf16"
-        beginning = nullcontext() if self._prefix is None else self._prefix.given(rows)
+        beginning = nullcontext() if self._prefix is None else self._prefix.given(own)
         precision = torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=enabled)
         with self._feed.watching() as seen, beginning, precision:
-            features, logits = self._model(images)
+            features, logits = (self._ranks.join(answer, n) for answer in self._network(images))
         loss = nn.functional.cross_entropy(logits.float(), labels, weight=self._class_weights)
         penalty: Tensor | None = None
         if self._penalty is not None:
@@ -292,9 +314,9 @@ def probe_head(config: TrialConfig, model: FineTuned, images: ImageSet, teacher:
         return float(nn.functional.cross_entropy(logits, labels))
 
 
-def batch_plan(n: int, batch_size: int) -> list[tuple[int, int]]:
-    """Ranges (start, end) that cover 0 … n; a rest below SMALLEST_BATCH joins the batch before it."""
+def batch_plan(n: int, batch_size: int, smallest: int = SMALLEST_BATCH) -> list[tuple[int, int]]:
+    """Ranges (start, end) that cover 0 … n; a rest below ``smallest`` joins the batch before it."""
     starts = list(range(0, n, batch_size))
-    if len(starts) > 1 and n - starts[-1] < SMALLEST_BATCH:
+    if len(starts) > 1 and n - starts[-1] < smallest:
         starts.pop()
     return list(zip(starts, [*starts[1:], n], strict=True))

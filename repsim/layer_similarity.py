@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from repsim.config import TrialConfig
@@ -19,6 +20,7 @@ from repsim.data.dataset import ImageSet
 from repsim.errors import DegenerateInputError
 from repsim.layers import collected, stage_widths
 from repsim.model import FineTuned
+from repsim.ranks import ALONE, Ranks
 from repsim.records import LAYER_PREFIX
 from repsim.similarity.cka import debiased_cka
 from repsim.teacher import Teacher
@@ -32,7 +34,14 @@ class LayerSimilarity:
     """
 
     def __init__(
-        self, config: TrialConfig, model: FineTuned, images: ImageSet, teacher: Teacher, *, moves: bool
+        self,
+        config: TrialConfig,
+        model: FineTuned,
+        images: ImageSet,
+        teacher: Teacher,
+        *,
+        moves: bool,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.names = tuple(stage_widths(model.backbone))
         self.missing = dict(teacher.unreadable_layers)
@@ -42,12 +51,14 @@ class LayerSimilarity:
         self._backbone, self._teacher, self._moves = model.backbone, teacher, moves
         self._probe = images.probe("val", config.data.probe_size)
         self._rows = np.searchsorted(images.val, self._probe)
+        self._ranks, self._share = ranks, ranks.share(len(images.val))
         self._heard: dict[str, list[Tensor]] = {}
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Inside, the model is run on the val images once, in order, and on nothing else."""
-        with collected(self._backbone, self._readable, self._rows) as self._heard:
+        """Inside, the model is run on this rank's share of the val images once, in order, and on nothing else."""
+        inside = (self._rows >= self._share.start) & (self._rows < self._share.stop)
+        with collected(self._backbone, self._readable, self._rows[inside] - self._share.start) as self._heard:
             yield
 
     def measure(self, epoch: int) -> dict[str, float]:
@@ -55,13 +66,17 @@ class LayerSimilarity:
         before = self._teacher.clean_layers(self._probe, self._readable) if self._readable else {}
         found = {}
         for name, features in before.items():
-            now = torch.cat(self._heard[name]).numpy() if self._moves else features
+            now = self._all(torch.cat(self._heard[name]).numpy()) if self._moves else features
             try:
                 found[name] = debiased_cka(features, now)
             except DegenerateInputError as error:
                 self.missing.setdefault(name, f"{error} (epoch {epoch})")
         self._heard = {}
         return found
+
+    def _all(self, own: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The probe's rows of every rank; there may be more of them in one share than in another."""
+        return np.concatenate(self._ranks.every(own)) if self._ranks.size > 1 else own
 
     def facts(self, not_measured: Sequence[object]) -> dict[str, object]:
         """The facts ``layers`` and ``not_measured``, the latter behind what others could not measure."""

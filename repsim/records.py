@@ -104,6 +104,7 @@ GROUND_FACTS: tuple[str, ...] = (
     "weights_id",
     "pretraining",
     "threads",
+    "workers",
 )
 """The facts that do not depend on how the model was trained."""
 

@@ -36,6 +36,7 @@ from repsim.data.splits import stratified_sample
 from repsim.evaluation import outputs_of
 from repsim.model import FineTuned
 from repsim.optimisation import lr_scale
+from repsim.ranks import ALONE, Ranks
 from repsim.seeding import generator
 from repsim.similarity.cka import debiased_cka
 from repsim.teacher import Teacher
@@ -146,13 +147,20 @@ class StrengthControl:
     """
 
     def __init__(
-        self, config: TrialConfig, target: float, model: FineTuned, images: ImageSet, teacher: Teacher, n_steps: int
+        self,
+        config: TrialConfig,
+        target: float,
+        model: FineTuned,
+        images: ImageSet,
+        teacher: Teacher,
+        n_steps: int,
+        ranks: Ranks = ALONE,
     ) -> None:
         penalty = config.parsed_method.penalty
         if penalty is None:
             raise ValueError("there is no strength to steer without a penalty")
         self.steering = Steering(target, *PENALTIES[penalty].strength_range)
-        self._model, self._images, self._teacher = model, images, teacher
+        self._model, self._images, self._teacher, self._ranks = model, images, teacher, ranks
         self._n_steps, self._optim = n_steps, config.optim
         self._steps = control_steps(n_steps, config.optim)
         self._chosen = control_images(images, config.optim.epochs, config.seed)
@@ -188,7 +196,7 @@ class StrengthControl:
         }
 
     def _cka(self) -> float:
-        now = outputs_of(self._model, self._images, self._chosen).features
+        now = outputs_of(self._model, self._images, self._chosen, self._ranks).features
         return debiased_cka(self._teacher.clean()[self._chosen], now)
 
 

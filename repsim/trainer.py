@@ -41,6 +41,7 @@ from repsim.memory import PeakMemory
 from repsim.model import FineTuned, build_model
 from repsim.optimisation import trained_parameters
 from repsim.prefix import cached_prefix
+from repsim.ranks import ALONE, Ranks
 from repsim.records import STANDARD_METRICS, WISE_ALPHAS, DerivedResult, EpochResult, Objective, TrialResult
 from repsim.seeding import torch_generator
 from repsim.sharpness import sharpness
@@ -57,21 +58,31 @@ class Trainer:
     ``line`` holds the models between that one and the pretrained one, where points on it were measured.
 
     ``workspace`` shares what does not change between trials of a process. ``best_by`` is the val metric that
-    ``checkpoint: best`` keeps. Raises RequestError when the data or the weights cannot serve the configuration.
+    ``checkpoint: best`` keeps. Among several ``ranks`` each has a Trainer of its own, all are driven in step, and all
+    answer the same; RankLost when one is gone. Raises RequestError when the data or the weights cannot serve the
+    configuration, or the configuration cannot be shared among so many.
     """
 
     def __init__(
-        self, config: TrialConfig, *, workspace: Workspace | None = None, best_by: Objective | None = None
+        self,
+        config: TrialConfig,
+        *,
+        workspace: Workspace | None = None,
+        best_by: Objective | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
         started = time.perf_counter()
         self.config = config
+        self._ranks = ranks
+        check_ranks(config, ranks.size)
         self._memory = PeakMemory()
         self._workspace = Workspace() if workspace is None else workspace
         self._best_by = Objective(metric="val_accuracy", direction="maximize") if best_by is None else best_by
         self._images = self._workspace.images(config.data)
         self._backbone = self._workspace.backbone(config)
         self._teacher = self._workspace.teacher(config)
-        check_splits(config, {name: len(self._images.split(name)) for name in ("train", "val", "test")})
+        sizes = {name: len(self._images.split(name)) for name in ("train", "val", "test")}
+        check_splits(config, sizes, ranks.size)
         check_adapter(config, self._backbone)
         self._adapter = ADAPTERS[config.parsed_method.adapter]
         self.reported: FineTuned | None = None
@@ -114,6 +125,10 @@ class Trainer:
         """
         if self.done:
             raise RuntimeError(f"all {self.n_epochs} epochs have run")
+        with self._ranks.guarded():
+            return self._step()
+
+    def _step(self) -> EpochResult:
         started = time.perf_counter()
         epoch = len(self.epochs) + 1
         self._fit.prepare_epoch(epoch)
@@ -149,6 +164,10 @@ class Trainer:
         """
         if not self.done:
             raise RuntimeError(f"only {len(self.epochs)} of {self.n_epochs} epochs have run")
+        with self._ranks.guarded():
+            return self._finish()
+
+    def _finish(self) -> TrialResult:
         started = time.perf_counter()
         chosen = self.n_epochs
         if self._best is not None:
@@ -174,7 +193,7 @@ class Trainer:
             "overhead_seconds": self._seconds - self._train_seconds,
             "evaluation_seconds": self._evaluation_seconds,
             "images_per_second": seen / max(self._train_seconds, 1e-9),
-            "peak_memory_bytes": float(self._memory.peak_bytes(self._workspace.device)),
+            "peak_memory_bytes": float(max(self._ranks.every(self._memory.peak_bytes(self._workspace.device)))),
             "trainable_parameters": float(sum(p.numel() for p in trained_parameters(self.model))),
         }
         fit_facts = self._fit.facts() if trained else {}  # they are about the trained model
@@ -271,16 +290,17 @@ class Trainer:
         if self._adapter.fit == "features":
             return FeatureFit(self.config, self.model, self._images, self._teacher)
         views = self._workspace.views(self.config)
-        feed = Feed(self.config, self._backbone, self.model, self._teacher)
+        feed = Feed(self.config, self._backbone, self.model, self._teacher, self._ranks)
         kind = ProbedGradientFit if self._adapter.fit == "probed_gradient" else GradientFit
         prefix = cached_prefix(self.config, self._adapter, self.model, self._images, feed, self._teacher)
-        return kind(self.config, self.model, self.penalty, self._images, views, self._teacher, feed, prefix)
+        given = (self.config, self.model, self.penalty, self._images, views, self._teacher, feed, prefix)
+        return kind(*given, self._ranks)
 
     def _layer_similarity(self) -> LayerSimilarity | None:
         if self.config.measure.layers == "none":
             return None
         moves = self._adapter.fit != "features"
-        return LayerSimilarity(self.config, self.model, self._images, self._teacher, moves=moves)
+        return LayerSimilarity(self.config, self.model, self._images, self._teacher, moves=moves, ranks=self._ranks)
 
     def _outputs(self, split: Split, model: FineTuned) -> Outputs:
         started = time.perf_counter()
@@ -288,7 +308,7 @@ class Trainer:
         if self._adapter.fit == "features":
             outputs = outputs_of_head(model, self._teacher.clean()[indices])
         else:
-            outputs = outputs_of(model, self._images, indices)
+            outputs = outputs_of(model, self._images, indices, self._ranks)
         self._evaluation_seconds += time.perf_counter() - started
         return outputs
 
@@ -358,14 +378,33 @@ class Trainer:
             "skipped_images": list(images.skipped),
             "duplicates_across_splits": [list(pair) for pair in images.duplicates],
             "threads": torch.get_num_threads(),
+            "workers": self._ranks.size,
         }
 
 
-def check_splits(config: TrialConfig, sizes: Mapping[str, int]) -> None:
-    """RequestError when a split is too small for similarity, or for the penalty."""
+def check_ranks(config: TrialConfig, size: int) -> None:
+    """RequestError when the configuration cannot be shared among ``size`` ranks."""
+    if size == 1:
+        return
+    mistakes = []
+    if config.optim.batch_size < size:
+        problem = f"a batch of {config.optim.batch_size} leaves some of {size} workers without an image"
+        mistakes.append(Mistake(where="trial", key="optim.batch_size", problem=problem, allowed=f"{size} or more"))
+    if config.optim.batch_norm == "train":
+        problem = f"train takes statistics of {size} workers' batches apart, and would not be the same training"
+        mistakes.append(
+            Mistake(where="trial", key="optim.batch_norm", problem=problem, allowed="frozen, or one worker")
+        )
+    if mistakes:
+        raise RequestError(*mistakes)
+
+
+def check_splits(config: TrialConfig, sizes: Mapping[str, int], ranks: int = 1) -> None:
+    """RequestError when a split is too small for similarity, for the penalty, or for so many ranks."""
     penalty = config.parsed_method.penalty
-    needed = {"train": 1 if penalty is None else PENALTIES[penalty].min_batch, "val": SMALLEST_BATCH}
-    needed["test"] = SMALLEST_BATCH
+    held_out = max(SMALLEST_BATCH, ranks)
+    needed = {"train": max(ranks, 1 if penalty is None else PENALTIES[penalty].min_batch)}
+    needed |= {"val": held_out, "test": held_out}
     mistakes = [
         Mistake(
             where=config.data.source,

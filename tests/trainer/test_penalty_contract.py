@@ -104,7 +104,7 @@ def a_batch(trainer: Trainer, n: int = 8) -> Batch:
     fit.prepare_epoch(1)
     trainer.model.train()
     rows = np.arange(n)
-    images, labels = fit._inputs(rows, fit._view(1))
+    images, labels = fit._inputs(rows, fit._view(1)), fit._labels(rows)
     bf16 = trainer.config.optim.precision == "bf16"
     with fit._feed.watching() as seen, torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
         features, _ = trainer.model(images)
