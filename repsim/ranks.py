@@ -44,7 +44,7 @@ class Ranks(ABC):
     size: int
 
     def share(self, n: int, rank: int | None = None) -> slice:
-        """Which of ``n`` rows are this rank's (or another's): contiguous, in order, of sizes that differ by at most 1."""
+        """Which of ``n`` rows are this rank's (or another's): contiguous, in order, sizes differ by at most 1."""
         which = self.rank if rank is None else rank
         return slice(n * which // self.size, n * (which + 1) // self.size)
 
@@ -155,7 +155,8 @@ class _Group(Ranks):
         names = inspect.signature(wrap).parameters
         buffers = "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"
         # static: the graph is the same at every step, and parameters that no pass uses are found by themselves
-        return wrap(model, static_graph=True, **{buffers: False})
+        options: dict[str, Any] = {"static_graph": True, buffers: False}
+        return wrap(model, **options)
 
     @contextmanager
     def guarded(self) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -143,7 +144,7 @@ def handed_over(bench: Bench, ranks: Ranks) -> Answer:
     """The state after an epoch, for one process to go on from."""
     trainer = Trainer(bench.config("repsim", **{"optim.epochs": 2}), workspace=bench.workspace, ranks=ranks)
     trainer.step()
-    state = trainer.state_dict()
+    state = copy.deepcopy(trainer.state_dict())  # its tensors are the trainer's own
     trainer.step()
     return {"state": state, "weights": weights_of(trainer)}
 

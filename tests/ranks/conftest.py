@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import pickle
-import socket
-import subprocess
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from repsim.ranks import ALONE
 from tests.ranks.cases import CASES, Answer, Bench
+from tests.ranks.processes import Together, start_ranks
 from tests.trainer.penalty_tools import weights_with_classifier
 from tests.trainer.stripes import tiny_workspace, write_images
-
-Together = Callable[[int, str], list[Answer]]
 
 
 @pytest.fixture(scope="session")
@@ -27,19 +23,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for backbone in ("test_efficientnet", "test_vit"):
         weights_with_classifier(backbone, root / "weights")
     return root
-
-
-def start_ranks(folder: Path, size: int, names: Sequence[str]) -> list[subprocess.Popen[str]]:
-    """One process per rank."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    command = [sys.executable, "-W", "error", "-m", "tests.ranks.worker"]
-    return [
-        subprocess.Popen(
-            [*command, str(rank), str(size), str(port), str(folder), *names], stderr=subprocess.PIPE, text=True
-        )
-        for rank in range(size)
-    ]
 
 
 @pytest.fixture(scope="session")

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.ranks.cases import CASES, STEPS, Answer
-from tests.ranks.conftest import Together
+from repsim.ranks import ALONE
+from repsim.trainer import Trainer
+from tests.ranks.cases import CASES, STEPS, Answer, Bench, weights_of
+from tests.ranks.processes import Together
+from tests.trainer.stripes import tiny_workspace
 
 Alone = Callable[[str], Answer]
 EXACT, FIRST_GRADIENTS, LOSS_AT_THE_END = 1e-9, 1e-5, 1e-3
@@ -29,14 +33,16 @@ def test_float64_and_sgd_are_the_same_over_20_steps(name: str, size: int, alone:
     assert np.abs(one["moved"]).max() > 1e-4  # or equality would say nothing
     for other in together(size, name):
         assert apart(one, other, "weights") <= EXACT
+        # of the way they went; the pretrained network, which delta runs beside, knows float32 alone
+        assert apart(one, other, "moved") <= (1e-6 if name == "exact delta" else EXACT)
         assert other["losses"] == pytest.approx(one["losses"], rel=1e-6)
 
 
 @several
 def test_a_factor_of_ranks_would_be_seen(size: int, alone: Alone, together: Together) -> None:
     wrong = together(size, "without the factor")[0]
-    assert apart(alone("exact repsim"), wrong, "weights") > 1e-3
-    assert apart(alone("without the factor"), alone("exact repsim"), "weights") == 0.0  # one process joins nothing
+    assert apart(alone("exact repsim"), wrong, "moved") > 0.1
+    assert apart(alone("without the factor"), alone("exact repsim"), "moved") == 0.0  # one process joins nothing
 
 
 @several
@@ -94,12 +100,7 @@ def test_bf16_stays_near(size: int, alone: Alone, together: Together) -> None:
 
 
 @several
-def test_a_checkpoint_of_several_goes_on_in_one(size: int, folder, alone: Alone, together: Together) -> None:  # type: ignore[no-untyped-def]
-    from repsim.ranks import ALONE
-    from repsim.trainer import Trainer
-    from tests.ranks.cases import Bench, weights_of
-    from tests.trainer.stripes import tiny_workspace
-
+def test_a_checkpoint_of_several_goes_on_in_one(size: int, folder: Path, together: Together) -> None:
     given = together(size, "handed over")[0]
     bench = Bench(folder / "stripes", folder / "weights", tiny_workspace(folder / "cache"))
     config = bench.config("repsim", **{"optim.epochs": 2})

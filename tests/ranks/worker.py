@@ -32,7 +32,7 @@ def main() -> int:
 def die(bench: Bench, rank: int, ranks: object, folder: Path) -> int:
     """Rank 1 is gone after the first step; the others say how they learned of it."""
     from repsim.fitting import GradientFit
-    from repsim.ranks import Ranks, RankLost
+    from repsim.ranks import RankLost, Ranks
     from repsim.trainer import Trainer
 
     assert isinstance(ranks, Ranks)
