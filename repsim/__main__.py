@@ -29,6 +29,9 @@ example of a FILE:
   strength: 1.0
   optim.epochs: 10
 
+several processes as one training, each with its share of every batch:
+  torchrun --standalone --nproc-per-node 4 -m repsim --config trial.yaml --out result.json
+
 exit codes: 0 done; 1 the training broke off; 2 the request is wrong (one line per mistake, nothing was trained)
 """
 
@@ -46,14 +49,21 @@ def parser() -> argparse.ArgumentParser:
     return found
 
 
-def run(config: TrialConfig) -> TrialResult:
-    """Train and measure, saying one line per epoch on stderr."""
+def run(config: TrialConfig) -> TrialResult | None:
+    """Train and measure, saying one line per epoch on stderr; None on all ranks of a training but the first."""
+    from repsim.ranks import connect_as_launched
     from repsim.trainer import Trainer
+    from repsim.workspace import Workspace
 
-    trainer = Trainer(config)
+    ranks, device = connect_as_launched()
+    trainer = Trainer(config, workspace=Workspace(device=device), ranks=ranks)
     while not trainer.done:
-        print(epoch_line(trainer.step(), trainer.n_epochs), file=sys.stderr, flush=True)
-    return trainer.finish()
+        result = trainer.step()
+        if ranks.rank == 0:
+            print(epoch_line(result, trainer.n_epochs), file=sys.stderr, flush=True)
+    found = trainer.finish()
+    ranks.close()
+    return found if ranks.rank == 0 else None
 
 
 def epoch_line(result: EpochResult, n_epochs: int) -> str:
@@ -94,14 +104,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.out is not None:
             check_out(options.out)
         config = load_config(options.config)
-        text = result_text(config, run(config))
+        result = run(config)
     except RequestError as error:
-        for mistake in error.mistakes:
+        for mistake in error.mistakes if os.environ.get("RANK", "0") == "0" else ():  # the others say the same
             print(mistake, file=sys.stderr)
         return 2
     except (NonFiniteLossError, DegenerateInputError) as error:
         print(error, file=sys.stderr)
         return 1
+    if result is None:
+        return 0
+    text = result_text(config, result)
     if options.out is None:
         sys.stdout.write(text)
     else:

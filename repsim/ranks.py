@@ -211,23 +211,42 @@ def connect(
     if size == 1:
         return ALONE
     wait = timedelta(seconds=timeout)
-    if address.startswith("127."):
-        # gloo listens on the interface that the host's name stands for
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", _loopback())
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
+    _settle(address, device)
     descriptor = None if listener is None else listener.detach()
     try:
         store = torch.distributed.TCPStore(  # type: ignore[attr-defined]
             address, port, size, is_master=rank == 0, timeout=wait, master_listen_fd=descriptor
         )
-        torch.distributed.init_process_group(
-            "nccl" if device.type == "cuda" else "gloo", store=store, rank=rank, world_size=size, timeout=wait
-        )
+        torch.distributed.init_process_group(_backend(device), store=store, rank=rank, world_size=size, timeout=wait)
     except RuntimeError as error:
         said = " ".join(str(error).split())
         raise RankLost(f"rank {rank} of {size} did not meet the others within {timeout:g} s: {said}") from error
     return _Group(device)
+
+
+def connect_as_launched() -> tuple[Ranks, torch.device]:
+    """As torchrun started this process: its ranks and its device, a GPU each where there are any; ALONE without it."""
+    gpus = torch.cuda.is_available()
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        return ALONE, torch.device("cuda" if gpus else "cpu")
+    device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if gpus else torch.device("cpu")
+    _settle(os.environ.get("MASTER_ADDR", ""), device)
+    torch.distributed.init_process_group(_backend(device), timeout=timedelta(seconds=TIMEOUT))
+    return _Group(device), device
+
+
+def _backend(device: torch.device) -> str:
+    return "nccl" if device.type == "cuda" else "gloo"
+
+
+def _settle(address: str, device: torch.device) -> None:
+    """What has to be so before a process group is made."""
+    if address in ("localhost", "::1") or address.startswith("127."):
+        # else gloo listens on the interface that the host's name stands for
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", _loopback())
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
 
 
 def _loopback() -> str:

@@ -53,6 +53,23 @@ def test_the_result_alone_is_on_stdout(config: Path, capsys: pytest.CaptureFixtu
     assert "epoch 1/1" in said.err
 
 
+@pytest.mark.slow
+def test_two_processes_are_one_training(config: Path, tmp_path: Path) -> None:
+    config.write_text(TINY.replace("epochs: 1", "epochs: 2") + "method: repsim\n")
+    found = []
+    for launcher in ([], ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]):
+        out = tmp_path / f"{len(found)}.json"
+        command = [sys.executable, "-m", *launcher, "repsim", "--config", str(config), "--out", str(out)]
+        told = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+        assert told.returncode == 0, told.stderr
+        assert told.stderr.count("epoch 2/2: loss ") == 1
+        found.append(json.loads(out.read_text()))
+    one, two = found
+    assert (one["facts"]["workers"], two["facts"]["workers"]) == (1, 2)
+    for name in ("val_accuracy", "val_cka", "test_nll", "sharpness"):
+        assert two["values"][name] == pytest.approx(one["values"][name], rel=1e-2, abs=1e-3), name
+
+
 def test_a_loss_that_is_not_finite_ends_with_1(
     config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
