@@ -15,6 +15,7 @@ from repsim.records import Stage, Status
 from sweeps.balance import Balanced
 from sweeps.confirmation import End, Plan, Run, front_of_means, next_runs
 from sweeps.domains import Params
+from sweeps.experience import Experience
 from sweeps.identity import identity
 from sweeps.judgement import Candidate, Judgement, Outcome, Values
 from sweeps.past import Past
@@ -39,7 +40,7 @@ class Evidence:
 
 
 class _Draws(Protocol):
-    def draw(self, ordinal: int, past: Sequence[Past], is_new: Callable[[Params], bool]) -> Params | None: ...
+    def draw(self, ordinal: int, past: Experience, is_new: Callable[[Params], bool]) -> Params | None: ...
 
     def startup(self) -> int: ...
 
@@ -64,7 +65,7 @@ class Study:
         self._identities: set[str] = set()
         self._epochs: dict[str, int] = {}
         self._partial: dict[str, Values] = {}
-        self._history: list[Past] = []
+        self._past = Experience(judgement.directions, by=space.search.balance)
         self._running: dict[str, Trial] = {}
         self._leading: list[tuple[int, Candidate]] = []
 
@@ -120,7 +121,7 @@ class Study:
         self._running[trial.trial_id] = trial
         if trial.stage is Stage.SEARCH:
             self._identities.add(identity(trial.config))
-            self._history.append(Past(params=trial.params, state=TrialState.RUNNING))
+            self._past.add(Past(params=trial.params, state=TrialState.RUNNING))
 
     def knows(self, trial: Trial) -> bool:
         """Whether this is one of its trials."""
@@ -213,7 +214,7 @@ class Study:
         self._running.pop(trial.trial_id, None)
         if trial.stage is not Stage.SEARCH:
             return
-        self._history[trial.number] = self._as_past(trial, outcome)
+        self._past.end(trial.number, self._as_past(trial, outcome))
         self._lead(trial, outcome)
         if self._rule is not None:
             useless = outcome.status is Status.FAILED
@@ -251,7 +252,7 @@ class Study:
 
     def optuna_study(self) -> optuna.Study:
         """The search trials as an Optuna study in memory."""
-        return self._plain.study(self._past())
+        return self._plain.study(enumerate(self._experience().entries))
 
     # internals
 
@@ -275,7 +276,7 @@ class Study:
             return {}
         if number < len(self._first):
             return self._first[number]
-        return self._proposer.draw(number, self._past(), self._is_new)
+        return self._proposer.draw(number, self._experience(), self._is_new)
 
     def _config(self, params: Mapping[str, object]) -> TrialConfig:
         return self._space.config(params, data=self.data, seed=self._space.search.seed)
@@ -283,14 +284,15 @@ class Study:
     def _is_new(self, params: Params) -> bool:
         return identity(self._config(params)) not in self._identities
 
-    def _past(self) -> Sequence[Past]:
-        """Every search trial as the samplers see it, in proposal order."""
-        if self._rule is None or len(self._history) > MODELLED:
-            return self._history
-        return [
+    def _experience(self) -> Experience:
+        """Every search trial as the samplers see it; as long as they are modelled, with what is expected of stopped ones."""
+        if self._rule is None or len(self._past) > MODELLED:
+            return self._past
+        expecting = (
             replace(entry, expected=self._expected(trial)) if entry.state is TrialState.PRUNED else entry
-            for trial, entry in zip(self.trials, self._history, strict=True)
-        ]
+            for trial, entry in zip(self.trials, self._past.entries, strict=True)
+        )
+        return Experience(self._judgement.directions, expecting, by=self._space.search.balance)
 
     def _expected(self, trial: Trial) -> tuple[float, ...] | None:
         """What a stopped trial would have come to, by what is known now: the same after a restart."""

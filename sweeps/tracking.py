@@ -126,6 +126,11 @@ class SweepWriter:
         return tuple(self._errors)
 
     @property
+    def backlog(self) -> int:
+        """How many pieces of work are queued, the one under way included."""
+        return self._thread.left
+
+    @property
     def page(self) -> str:
         """Where MLflow's UI shows the trials, behind its address; known once :meth:`start` has returned."""
         return trials_page(self._experiment_id, self._run_id)
