@@ -10,7 +10,7 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -63,23 +63,27 @@ _RUN_STATUS = {
     Status.PRUNED: "KILLED",
     Status.FAILED: "FAILED",
 }
+_ENDED = frozenset(status.value for status in Status if status.terminal)
 _SWEEP_STATUS = {"completed": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
 
 
 @dataclasses.dataclass
 class _Child:
-    """What the store holds of a trial's run. ``logged`` maps a metric to its last step; None is not known yet."""
+    """What the store holds of a trial's run. ``logged`` maps a metric to its last step; None is not known yet.
+
+    There are as many as trials, so what is alike in all of them (``params``, the names) is shared.
+    """
 
     run_id: str
     run_status: str
     tags: dict[str, str]
-    params: set[str]
+    params: frozenset[str]
     logged: dict[str, int] | None
 
     @property
     def settled(self) -> bool:
         """Whether the final state is there; it is written last, after every metric."""
-        return self.tags.get(Tag.STATUS) in {status.value for status in Status if status.terminal}
+        return self.tags.get(Tag.STATUS) in _ENDED
 
 
 class SweepWriter:
@@ -116,6 +120,12 @@ class SweepWriter:
         self._doubtful: set[str] = set()
         self._reference: dict[str, dict[str, dict[str, float]]] = {}
         self._front: frozenset[str] | None = None
+        self._marked: set[str] = set()
+        """The trials that are on the front by their tag."""
+        self._unmarked: set[str] = set()
+        """Those that have ended and say nothing of it."""
+        self._names: dict[frozenset[str], frozenset[str]] = {}
+        self._values: list[Point] = []
         self._logged: dict[str, int] = {}
         self._compaction = Compaction(self._report)
         self._experiment_id = self._run_id = ""
@@ -195,7 +205,8 @@ class SweepWriter:
         """Queue values of the sweep itself (``curve/hypervolume``) at ``step``, the number of finished trials."""
         now = int(time.time() * 1000)
         points = [Point(metric_name(key), value, now, step) for key, value in values.items() if math.isfinite(value)]
-        self._thread.put(f"values {step} {sorted(values)}", partial(self._write_values, points))
+        self._values.extend(points)
+        self._thread.put("values", self._write_values)
 
     def set_front(self, trial_ids: Collection[str]) -> None:
         """Queue ``on_front``: true for these trials, false for every other finished one."""
@@ -310,11 +321,19 @@ class SweepWriter:
     def _write_parent_tags(self, tags: Mapping[str, str]) -> None:
         self._log(self._run_id, tags=dict(tags))
 
-    def _write_values(self, points: list[Point]) -> None:
-        fresh = [point for point in points if point.step > self._logged.get(point.key, -1)]
-        if fresh:
-            self._log(self._run_id, metrics=fresh)
-            self._logged.update({point.key: point.step for point in fresh})
+    def _write_values(self) -> None:
+        """All that have come since the last time, in one go."""
+        taken = self._values[:]
+        del self._values[: len(taken)]  # meanwhile more may have come
+        fresh = [point for point in taken if point.step > self._logged.get(point.key, -1)]
+        try:
+            if fresh:
+                self._log(self._run_id, metrics=fresh)
+        except (self._mlflow_error, OSError) as error:
+            if not permanent(error):
+                self._values[:0] = taken
+            raise
+        self._logged.update({point.key: point.step for point in fresh})
 
     def _finish(self, status: str) -> None:
         now = int(time.time() * 1000)
@@ -358,7 +377,7 @@ class SweepWriter:
                 tags=tags,
             )
             self._children[trial_id] = _Child(
-                run_id=run.info.run_id, run_status=run.info.status, tags=tags, params=set(), logged={}
+                run_id=run.info.run_id, run_status=run.info.status, tags=tags, params=frozenset(), logged={}
             )
         return self._children[trial_id]
 
@@ -370,13 +389,14 @@ class SweepWriter:
         for run in reversed(found):
             trial_id = run.data.tags.get(Tag.TRIAL_ID)
             if trial_id is not None and (run.info.run_id in ours or run.data.tags.get(PARENT) in ours):
-                self._children[trial_id] = _Child(
+                self._children[trial_id] = child = _Child(
                     run_id=run.info.run_id,
                     run_status=run.info.status,
                     tags=dict(run.data.tags),
-                    params=set(run.data.params),
+                    params=self._shared(run.data.params),
                     logged=None,
                 )
+                self._mark(trial_id, child)
 
     def _send(self, child: _Child, record: TrialRecord) -> None:
         metrics: list[Point] = []
@@ -394,8 +414,11 @@ class SweepWriter:
         tags = {key: value for key, value in wanted.items() if child.tags.get(key) != value}
         self._log(child.run_id, metrics=metrics, params=fresh, tags=tags)
         child.tags.update(tags)
-        child.params.update(fresh)
-        if child.logged is not None:
+        child.params = self._shared({*child.params, *fresh}) if fresh else child.params
+        if child.settled:  # nothing more will be logged
+            child.logged = None
+            self._mark(record.trial.trial_id, child)
+        elif child.logged is not None:
             child.logged.update({point.key: point.step for point in metrics})
         run_status = _RUN_STATUS[record.status]
         if child.run_status != run_status:
@@ -411,12 +434,27 @@ class SweepWriter:
         self._thread.put("compact tables", lambda: self._compaction.write(self._client, self._run_id), rank=Rank.LAST)
 
     def _write_front(self) -> None:
+        """To those whose tag is another than it should be: few, so the others are not looked at."""
         front = self._front or frozenset()
-        for trial_id, child in self._children.items():
-            value = text(trial_id in front)
-            if child.settled and child.tags.get(Tag.ON_FRONT) != value:
-                self._log(child.run_id, tags={Tag.ON_FRONT: value})
-                child.tags[Tag.ON_FRONT] = value
+        for trial_id in sorted(front ^ self._marked | self._unmarked):
+            child, value = self._children.get(trial_id), text(trial_id in front)
+            if child is not None and child.settled:
+                if child.tags.get(Tag.ON_FRONT) != value:
+                    self._log(child.run_id, tags={Tag.ON_FRONT: value})
+                    child.tags[Tag.ON_FRONT] = value
+                self._mark(trial_id, child)
+
+    def _mark(self, trial_id: str, child: _Child) -> None:
+        """Remember what an ended trial's run says of the front."""
+        if not child.settled:
+            return
+        told = child.tags.get(Tag.ON_FRONT)
+        for known, is_one in ((self._marked, told == text(True)), (self._unmarked, told is None)):
+            (known.add if is_one else known.discard)(trial_id)
+
+    def _shared(self, names: Iterable[str]) -> frozenset[str]:
+        found = frozenset(names)
+        return self._names.setdefault(found, found)
 
     def _attach(self, trial_id: str, send: Send) -> None:
         child = self._children.get(trial_id)

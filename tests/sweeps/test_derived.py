@@ -61,8 +61,10 @@ class Driver:
         self.journal = Journal.create(folder.journal, {"name": "x"}) if fresh else Journal.open(folder.journal)
         self.search, self.store = Search(space), Store()
         self.search.restore(list(self.journal.history.records.values()))
-        self.shown: list[TrialRecord] = []
-        view = SimpleNamespace(update=lambda records, front, volume, due, changed: setattr(self, "shown", records))
+        self._shown: dict[str, TrialRecord] = {}
+        view = SimpleNamespace(
+            update=lambda records, front, volume, due: self._shown.update({one.trial.trial_id: one for one in records})
+        )
         disk = Disk(folder.root, reserve=0, say=lambda line: None, check=lambda: None)
         listeners = Listeners(
             space=space,
@@ -84,6 +86,11 @@ class Driver:
             threads=1,
             cache_dir=None,
         )
+
+    @property
+    def shown(self) -> list[TrialRecord]:
+        """Every record that the live view was given, as it is now."""
+        return list(self._shown.values())
 
     def run(self) -> None:
         """Every trial that is left."""
