@@ -6,7 +6,7 @@ Writers (trainer, journal, MLflow) and readers (search, reports) import the name
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Self, cast
 
@@ -216,7 +216,7 @@ class EpochResult:
 
     def to_dict(self) -> dict[str, object]:
         """JSON-able; without ``layers`` where there are none, as before there were any."""
-        found = asdict(self)
+        found: dict[str, object] = {**vars(self), "values": dict(self.values), "layers": dict(self.layers)}
         if not self.layers:
             del found["layers"]
         return found
