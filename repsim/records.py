@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from sys import intern
 from typing import Self, cast
 
 from repsim.metric_table import EPOCH_METRICS as EPOCH_METRICS
@@ -224,7 +225,7 @@ class EpochResult:
     @classmethod
     def from_dict(cls, value: Mapping[str, object]) -> Self:
         """Read back what ``to_dict`` wrote; unknown keys raise TypeError."""
-        return cls(**value)  # type: ignore[arg-type]
+        return cls(**_shared_names(value))  # type: ignore[arg-type]
 
 
 Predictions = dict[str, dict[str, list[object]]]
@@ -251,7 +252,7 @@ class DerivedResult:
     @classmethod
     def from_dict(cls, value: Mapping[str, object]) -> Self:
         """Read back what ``to_dict`` wrote; unknown keys raise TypeError."""
-        return cls(**value)  # type: ignore[arg-type]
+        return cls(**_shared_names(value))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -285,4 +286,12 @@ class TrialResult:
         """Read back what ``to_dict`` wrote, today or before there were derived points."""
         points = cast(Sequence[Mapping[str, object]], value.get("derived", ()))
         derived = tuple(map(DerivedResult.from_dict, points))
-        return cls(**{**value, "derived": derived})  # type: ignore[arg-type]
+        return cls(**{**_shared_names(value), "derived": derived})  # type: ignore[arg-type]
+
+
+def _shared_names(value: Mapping[str, object]) -> dict[str, object]:
+    """``value``, its mappings with names that all results share: read from JSON, each would have copies of its own."""
+    return {
+        key: {intern(name): one for name, one in inner.items()} if isinstance(inner, dict) else inner
+        for key, inner in value.items()
+    }

@@ -1,8 +1,8 @@
 """How one proposal is drawn: a pure function of the space, the seed, the history and the proposal's ordinal.
 
-Nothing survives from one proposal to the next: every draw builds its Optuna study anew from the history (of many trials,
-from a choice: :mod:`sweeps.experience`) and takes a new sampler seeded from (search.seed, data set, ordinal, try). So a
-sweep rebuilt from its journal proposes exactly what an uninterrupted one would have.
+Nothing survives from one proposal to the next: every draw builds its Optuna study anew from the history (where that is
+long, from a choice: :mod:`sweeps.experience`) and takes a new sampler seeded from (search.seed, data set, ordinal, try).
+So a sweep rebuilt from its journal proposes exactly what an uninterrupted one would have.
 
 What each sampler does stands in :mod:`sweeps.samplers`.
 """
@@ -71,7 +71,7 @@ class Proposer:
         self._stream = tuple(stream) or (space.data.index(data),)
         self._combinations = enumerate_points(space, data, listed)
         self._points = enumerate_points(space, data, all_values)
-        self._frozen: dict[int, FrozenTrial] = {}
+        self._frozen: dict[int, tuple[TrialState, FrozenTrial]] = {}
         self._gain = Gain(space, data)
         self._earlier = [entry for entry in evidence if encode(space, data, entry.params) is not None]
         self._directions = [objective.direction for objective in space.objectives]
@@ -105,8 +105,11 @@ class Proposer:
         for frozen in self._evidence:
             study.add_trial(frozen)
         for number, entry in past:
-            found = self._frozen.get(number) or self._freeze(number, entry)
+            state, found = self._frozen.get(number, (None, None))
+            if state is not entry.state:
+                found = self._freeze(number, entry)
             if found is not None:
+                self._frozen[number] = entry.state, found
                 study.add_trial(found)
         return study
 
@@ -222,15 +225,18 @@ class Proposer:
             constraints=dict(told.violations) if complete and told.violations is not None else None,
             user_attrs={ORDINAL: EVIDENCE if earlier else number},
         )
-        if told.state.is_finished():
-            frozen.__class__ = _Settled
-            if not earlier:
-                self._frozen[number] = frozen
+        frozen.__class__ = _Settled
         return frozen
 
 
 class _Settled(FrozenTrial):
-    """A trial that has ended: a copy of it may share its parts. (Optuna copies it whole, each time it is added.)"""
+    """A trial of the past: it was checked when it was made, and a copy of it may share its parts.
+
+    Optuna checks and copies it whole each time it is added to a study.
+    """
+
+    def _validate(self) -> None:
+        pass
 
     def __deepcopy__(self, memo: dict[int, object]) -> FrozenTrial:
         copied = FrozenTrial.__new__(FrozenTrial)

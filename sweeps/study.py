@@ -302,7 +302,7 @@ class Study:
         return _digest(self._config(params)) not in self._identities
 
     def _experience(self) -> Experience:
-        """Every search trial as the samplers see it; as long as they are modelled, with what is expected of stopped ones."""
+        """The search trials as samplers see them; while they are modelled, with what is expected of stopped ones."""
         if self._rule is None or len(self._past) > MODELLED:
             return self._past
         expecting = (
