@@ -2,17 +2,17 @@
 
     python benchmarks/simulated_scale.py [--quick] [--sampler tpe|random] [--trials N] [--slots N] [--keep DIR]
 
-An event loop with simulated time stands for Ray: every slot has a trial, a trial reports three to six epochs and then its
-result, how long each takes is random by seed, and the earliest report comes next. Everything behind it is the real thing:
-the conductor, the search, a run folder with its journal (every fsync included), the listeners, the live view (into a
-file), and the MLflow writer on its own thread with a sqlite store. Values are made up (``report_scale.made_up``). What is
-not here: Ray, processes, training, and the report.
+An event loop with simulated time stands for Ray: every slot has a trial, a trial reports three to six epochs and then
+its result, how long each takes is random by seed, and the earliest report comes next. Everything behind it is the real
+thing: the conductor, the search, a run folder with its journal (and its fsyncs), the listeners, the live view (into a
+file), and the MLflow writer on its own thread with a sqlite store. Values are made up (``report_scale.made_up``). What
+is not here: Ray, processes, training, and the report.
 
-Two sweeps, each in a process of its own: 20,000 trials by TPE, 100,000 by the random sampler (``--quick``: 500 and 1,000).
-Afterwards every trial must be in the journal and in MLflow with its end, and the sweep is resumed once, as ``--resume``
-would before Ray starts. Printed are, in tenths of the trials: trials a second, milliseconds of a proposal, memory, share of
-the time spent in fsync, and how far the writer lags behind. The last line holds the minutes of the slower one, from the
-first proposal to the last row in MLflow; resuming is not part of it.
+Two sweeps, each in a process of its own: 20,000 trials by TPE and 100,000 by the random sampler (``--quick``: 500 and
+1,000). Afterwards every trial must be in the journal and in MLflow with its end, and the sweep is resumed once, as
+``--resume`` would before Ray starts. Printed are, in tenths of the trials: trials that ended a second, milliseconds of
+a proposal, the share of the time spent in fsync, memory, and how far the writer lags behind. The last line holds the
+minutes of the slower one, from the first proposal to the last row in MLflow; resuming is not part of it.
 """
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ class Parts:
 
 @contextmanager
 def driver(root: Path, space: Space, seconds: dict[str, float], said: list[str]) -> Iterator[Parts]:
-    """The sweep of ``root``, started or resumed as ``sweeps.session`` does it; ``seconds`` tells how long each part took."""
+    """The sweep of ``root``, started or resumed as ``sweeps.session`` does; ``seconds`` says how long each part took."""
 
     def measured(name: str, action: Callable[[], Any]) -> Any:
         began = time.perf_counter()

@@ -282,9 +282,8 @@ class TrialConfig(Frozen):
             found = cls.model_validate(nested)
         except ValidationError as error:
             raise RequestError(*mistakes_from(error, where)) from None
-        found.__dict__.update(
-            {key: _shared(value) for key, value in found.__dict__.items() if isinstance(value, Frozen)}
-        )
+        sections = {key: _shared(value) for key, value in vars(found).items() if isinstance(value, Frozen)}
+        vars(found).update(sections)
         return found
 
 

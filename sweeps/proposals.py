@@ -1,8 +1,8 @@
 """How one proposal is drawn: a pure function of the space, the seed, the history and the proposal's ordinal.
 
 Nothing survives from one proposal to the next: every draw builds its Optuna study anew from the history (where that is
-long, from a choice: :mod:`sweeps.experience`) and takes a new sampler seeded from (search.seed, data set, ordinal, try).
-So a sweep rebuilt from its journal proposes exactly what an uninterrupted one would have.
+long, from a choice: :mod:`sweeps.experience`) and takes a new sampler seeded from (search.seed, data set, ordinal,
+try). So a sweep rebuilt from its journal proposes exactly what an uninterrupted one would have.
 
 What each sampler does stands in :mod:`sweeps.samplers`.
 """
