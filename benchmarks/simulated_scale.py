@@ -163,7 +163,7 @@ class Parts:
 
 @contextmanager
 def driver(root: Path, space: Space, seconds: dict[str, float], said: list[str]) -> Iterator[Parts]:
-    """The sweep of ``root``, started or resumed as ``sweeps.session`` does; ``seconds`` says how long each part took."""
+    """The sweep of ``root``, started or resumed as in ``sweeps.session``; ``seconds`` says how long each part took."""
 
     def measured(name: str, action: Callable[[], Any]) -> Any:
         began = time.perf_counter()
