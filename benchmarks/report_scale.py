@@ -46,7 +46,8 @@ from sweeps.compaction import Compaction, last_values
 from sweeps.provenance import provenance
 from sweeps.search import Outcome, Search
 from sweeps.space import Space, space_from_dict
-from sweeps.tracking import PARENT, SweepWriter
+from sweeps.tracking import SweepWriter
+from sweeps.tracking_children import PARENT
 from sweeps.tracking_rows import milliseconds, params, points, run_name, state_tags, texts, trial_tags
 from sweeps.tracking_uri import open_client
 from sweeps.trial import Trial, TrialRecord

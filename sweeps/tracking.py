@@ -10,7 +10,7 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +21,7 @@ from sweeps.compaction import Compaction
 from sweeps.patient import PAUSES, PatientThread, Rank, short
 from sweeps.space import Space
 from sweeps.tracking_calls import add_experiment_tags, last_steps, log_values, permanent
+from sweeps.tracking_children import PARENT, Child, Children
 from sweeps.tracking_rows import (
     Point,
     clean,
@@ -51,10 +52,11 @@ Send = Callable[["MlflowClient", str, Mapping[str, str]], Mapping[str, str]]
 """Uploads the artifacts of a run, given its id and tags; returns the tags to set."""
 __all__ = ["SweepWriter", "describe", "prepare_store", "resolve_tracking_uri", "space_hash"]
 
-PARENT = "mlflow.parentRunId"
 _NOTE = "mlflow.note.content"
 _TRAINING_VIEW = {"mlflow.experimentKind": "custom_model_development"}  # else the UI opens as if for chat bots
 _START_SECONDS = 30.0
+_PAGE = 500
+"""Runs asked for at a time; each comes with some hundred values."""
 _RUN_STATUS = {
     Status.PROPOSED: "SCHEDULED",
     Status.RUNNING: "RUNNING",
@@ -63,27 +65,7 @@ _RUN_STATUS = {
     Status.PRUNED: "KILLED",
     Status.FAILED: "FAILED",
 }
-_ENDED = frozenset(status.value for status in Status if status.terminal)
 _SWEEP_STATUS = {"completed": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
-
-
-@dataclasses.dataclass
-class _Child:
-    """What the store holds of a trial's run. ``logged`` maps a metric to its last step; None is not known yet.
-
-    There are as many as trials, so what is alike in all of them (``params``, the names) is shared.
-    """
-
-    run_id: str
-    run_status: str
-    tags: dict[str, str]
-    params: frozenset[str]
-    logged: dict[str, int] | None
-
-    @property
-    def settled(self) -> bool:
-        """Whether the final state is there; it is written last, after every metric."""
-        return self.tags.get(Tag.STATUS) in _ENDED
 
 
 class SweepWriter:
@@ -116,15 +98,10 @@ class SweepWriter:
         self._artifact_root, self._resume, self._on_error = artifact_root, resume, on_error
         self._thread = PatientThread("MLflow", refused=permanent, report=self._report)
         self._errors: list[str] = []
-        self._children: dict[str, _Child] = {}
+        self._children = Children()
         self._doubtful: set[str] = set()
         self._reference: dict[str, dict[str, dict[str, float]]] = {}
         self._front: frozenset[str] | None = None
-        self._marked: set[str] = set()
-        """The trials that are on the front by their tag."""
-        self._unmarked: set[str] = set()
-        """Those that have ended and say nothing of it."""
-        self._names: dict[frozenset[str], frozenset[str]] = {}
         self._values: list[Point] = []
         self._logged: dict[str, int] = {}
         self._compaction = Compaction(self._report)
@@ -277,7 +254,7 @@ class SweepWriter:
         self._thread.put("saved views", partial(add_experiment_tags, self._client, self._experiment_id, views))
         self._reference = {**json.loads(parent.data.tags.get(Tag.REFERENCE, "{}")), **self._reference}
         self._logged = last_steps(self._client, parent)
-        self._adopt(self._search(f"tags.kind = '{KIND_TRIAL}' and {self._sweep_filter()}"))
+        self._children.adopt(self._search(f"tags.kind = '{KIND_TRIAL}' and {self._sweep_filter()}"), self._run_id)
 
     def _experiment(self) -> str:
         found = self._find_experiment()
@@ -312,7 +289,7 @@ class SweepWriter:
         """Runs of the experiment, the newest first."""
         token: str | None = None
         while True:
-            page = self._client.search_runs([self._experiment_id], condition, max_results=1000, page_token=token)
+            page = self._client.search_runs([self._experiment_id], condition, max_results=_PAGE, page_token=token)
             yield from page
             token = page.token
             if not token:
@@ -363,10 +340,11 @@ class SweepWriter:
             self._doubtful.add(trial_id)
             raise
 
-    def _child(self, record: TrialRecord) -> _Child:
+    def _child(self, record: TrialRecord) -> Child:
         trial_id = record.trial.trial_id
         if trial_id in self._doubtful:
-            self._adopt(self._search(f"tags.trial_id = '{trial_id}' and {self._sweep_filter()}"))
+            existing = self._search(f"tags.trial_id = '{trial_id}' and {self._sweep_filter()}")
+            self._children.adopt(existing, self._run_id)
             self._doubtful.discard(trial_id)
         if trial_id not in self._children:
             tags = texts({**self._fixed_tags(record.trial), Tag.STATUS: Status.RUNNING.value})
@@ -376,29 +354,12 @@ class SweepWriter:
                 run_name=clean(run_name(record.trial, self._space)),
                 tags=tags,
             )
-            self._children[trial_id] = _Child(
+            self._children[trial_id] = Child(
                 run_id=run.info.run_id, run_status=run.info.status, tags=tags, params=frozenset(), logged={}
             )
         return self._children[trial_id]
 
-    def _adopt(self, runs: Iterator[Run]) -> None:
-        """Remember existing children of this parent (the sweep's name alone may be shared with an earlier one)."""
-        found = list(runs)
-        ours = {run.info.run_id for run in found if run.data.tags.get(PARENT) == self._run_id}
-        ours |= {child.run_id for child in self._children.values()}
-        for run in reversed(found):
-            trial_id = run.data.tags.get(Tag.TRIAL_ID)
-            if trial_id is not None and (run.info.run_id in ours or run.data.tags.get(PARENT) in ours):
-                self._children[trial_id] = child = _Child(
-                    run_id=run.info.run_id,
-                    run_status=run.info.status,
-                    tags=dict(run.data.tags),
-                    params=self._shared(run.data.params),
-                    logged=None,
-                )
-                self._mark(trial_id, child)
-
-    def _send(self, child: _Child, record: TrialRecord) -> None:
+    def _send(self, child: Child, record: TrialRecord) -> None:
         metrics: list[Point] = []
         if not child.settled:
             if child.logged is None:
@@ -414,10 +375,10 @@ class SweepWriter:
         tags = {key: value for key, value in wanted.items() if child.tags.get(key) != value}
         self._log(child.run_id, metrics=metrics, params=fresh, tags=tags)
         child.tags.update(tags)
-        child.params = self._shared({*child.params, *fresh}) if fresh else child.params
+        child.params = self._children.shared({*child.params, *fresh}) if fresh else child.params
         if child.settled:  # nothing more will be logged
             child.logged = None
-            self._mark(record.trial.trial_id, child)
+            self._children.note(record.trial.trial_id)
         elif child.logged is not None:
             child.logged.update({point.key: point.step for point in metrics})
         run_status = _RUN_STATUS[record.status]
@@ -434,27 +395,10 @@ class SweepWriter:
         self._thread.put("compact tables", lambda: self._compaction.write(self._client, self._run_id), rank=Rank.LAST)
 
     def _write_front(self) -> None:
-        """To those whose tag is another than it should be: few, so the others are not looked at."""
-        front = self._front or frozenset()
-        for trial_id in sorted(front ^ self._marked | self._unmarked):
-            child, value = self._children.get(trial_id), text(trial_id in front)
-            if child is not None and child.settled:
-                if child.tags.get(Tag.ON_FRONT) != value:
-                    self._log(child.run_id, tags={Tag.ON_FRONT: value})
-                    child.tags[Tag.ON_FRONT] = value
-                self._mark(trial_id, child)
-
-    def _mark(self, trial_id: str, child: _Child) -> None:
-        """Remember what an ended trial's run says of the front."""
-        if not child.settled:
-            return
-        told = child.tags.get(Tag.ON_FRONT)
-        for known, is_one in ((self._marked, told == text(True)), (self._unmarked, told is None)):
-            (known.add if is_one else known.discard)(trial_id)
-
-    def _shared(self, names: Iterable[str]) -> frozenset[str]:
-        found = frozenset(names)
-        return self._names.setdefault(found, found)
+        for trial_id, child, value in list(self._children.wrong(self._front or frozenset())):
+            self._log(child.run_id, tags={Tag.ON_FRONT: value})
+            child.tags[Tag.ON_FRONT] = value
+            self._children.note(trial_id)
 
     def _attach(self, trial_id: str, send: Send) -> None:
         child = self._children.get(trial_id)

@@ -21,7 +21,8 @@ from tracking_samples import PROVENANCE, Children, completed, epoch, failed, run
 
 from repsim.errors import RequestError
 from repsim.records import METRICS, Stage, Status, Tag
-from sweeps.tracking import _Child, describe, space_hash
+from sweeps.tracking import describe, space_hash
+from sweeps.tracking_children import Child
 from sweeps.tracking_rows import clean, metric_name, params, points
 from sweeps.tracking_uri import sqlite_path
 
@@ -40,13 +41,13 @@ def test_the_front_moves_without_a_look_at_every_trial(
         sweep.update(completed(trial(number)))
     assert sweep.flush(60)
     looked: list[str] = []
-    settled = _Child.settled.fget
+    settled = Child.settled.fget
 
-    def counting(child: _Child) -> bool:
+    def counting(child: Child) -> bool:
         looked.append(child.tags[Tag.TRIAL_ID])
         return bool(settled(child))
 
-    monkeypatch.setattr(_Child, "settled", property(counting))
+    monkeypatch.setattr(Child, "settled", property(counting))
     sweep.set_front(["t0003", "t0004", "t0099"])
     assert sweep.flush(60)
     assert set(looked) == {"t0000", "t0003", "t0004"}
