@@ -38,7 +38,7 @@ from sweeps.domains import (
 from sweeps.experience import LEARNT, Experience
 from sweeps.gain import Gain
 from sweeps.past import Past
-from sweeps.samplers import BLIND, EVIDENCE, GENETIC, IGNORE_PRUNED, ORDINAL, SAMPLERS, make_sampler, startup
+from sweeps.samplers import BLIND, EVIDENCE, GENETIC, IGNORE_PRUNED, ORDINAL, SAMPLERS, Learnt, make_sampler, startup
 from sweeps.space import Choice, Domain, Space
 
 TRIES = 20
@@ -153,6 +153,7 @@ class Proposer:
         told = () if self._sampler in BLIND else past.told(LEARNT - len(self._evidence))
         study = self.study((number, past.entries[number]) for number in told)
         self._frozen = {number: self._frozen[number] for number in told if number in self._frozen}
+        learnt: Learnt = {}
         for attempt in range((GP_TRIES if self._sampler == "gp" else TRIES) + 1):
             study.sampler = make_sampler(
                 self._sampler,
@@ -161,6 +162,7 @@ class Proposer:
                 ordinal=ordinal,
                 objectives=len(self._space.objectives),
                 evidence=bool(self._evidence),
+                learnt=learnt,
             )
             trial = study.ask()
             yield walk(self._space, self._data, partial(suggest, trial))
