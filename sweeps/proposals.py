@@ -205,7 +205,7 @@ class Proposer:
             return {}
         index = ordinal if attempt == 0 else self._space.budget.trials + ordinal * TRIES + attempt
         sequence = qmc.Halton(len(keys), scramble=True, seed=int(self._rng(_SEQUENCE).integers(2**32)))
-        sequence.fast_forward(index)
+        sequence.num_generated = index  # fast_forward would draw all that lie before
         return dict(zip(keys, sequence.random(1)[0].tolist(), strict=True))
 
     def _freeze(self, number: int, entry: Past, *, earlier: bool = False) -> FrozenTrial | None:

@@ -5,16 +5,20 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import optuna
 import pytest
+from optuna.samplers import TPESampler
 from optuna.trial import FrozenTrial, TrialState
+from scipy.stats import qmc
 from simulation import make_space, outcome_of, record_of, simulate, values_of
 
 from repsim.records import Direction
-from sweeps import experience, proposals
+from sweeps import experience, proposals, samplers
 from sweeps.experience import LEARNT, Experience
 from sweeps.past import Past
+from sweeps.proposals import Proposer
 from sweeps.search import Evidence, Search
 from sweeps.trial import Trial
 
@@ -197,3 +201,35 @@ def test_earlier_sweeps_leave_room_for_this_one(little: int) -> None:
     _, _, running = simulate(search, steps=29)
     assert search.study(space.data[0]).trials[little // 2].user_attrs["ordinal"] == 0
     assert running
+
+
+@pytest.mark.parametrize("ordinal", [0, 1, 500])
+def test_a_point_of_the_sequence_is_the_one_that_counting_up_to_it_gives(ordinal: int) -> None:
+    space = make_space(sampler="qmc", trials=1000)
+    proposer = Proposer(space, space.data[0])
+    keys = [dimension.key for dimension in space.dimensions]
+    sequence = qmc.Halton(len(keys), scramble=True, seed=int(proposer._rng(proposals._SEQUENCE).integers(2**32)))
+    sequence.fast_forward(ordinal)
+    assert proposer._coordinates(ordinal, 0) == dict(zip(keys, sequence.random(1)[0].tolist(), strict=True))
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "auto"])
+def test_drawing_again_from_the_same_densities_gives_what_a_sampler_of_its_own_would(
+    sampler: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against Optuna's sampler as it is; and the densities are fitted once for each proposal and parameter."""
+    monkeypatch.setattr(proposals, "MODELLED", 5)
+    space, fits = make_space(sampler=sampler, trials=30), [0]
+    fit = TPESampler._build_parzen_estimator
+
+    def counting(*args: Any, **kwargs: Any) -> Any:
+        fits[0] += 1
+        return fit(*args, **kwargs)
+
+    monkeypatch.setattr(TPESampler, "_build_parzen_estimator", counting)
+    ours, once = params_of(simulate(Search(space))[0]), fits[0]
+    monkeypatch.setattr(samplers._Tpe, "_sample", TPESampler._sample)
+    fits[0] = 0
+    assert params_of(simulate(Search(space))[0]) == ours
+    assert once <= 2 * 30 * 4
+    assert once < fits[0], "there were draws in vain"
