@@ -46,7 +46,8 @@ from sweeps.compaction import Compaction, last_values
 from sweeps.provenance import provenance
 from sweeps.search import Outcome, Search
 from sweeps.space import Space, space_from_dict
-from sweeps.tracking import PARENT, SweepWriter
+from sweeps.tracking import SweepWriter
+from sweeps.tracking_children import PARENT
 from sweeps.tracking_rows import milliseconds, params, points, run_name, state_tags, texts, trial_tags
 from sweeps.tracking_uri import open_client
 from sweeps.trial import Trial, TrialRecord
@@ -77,16 +78,16 @@ def the_space(trials: int) -> Space:
     return space_from_dict(document, where="report_scale")
 
 
-def made_up(trial: Trial) -> TrialRecord:
+def made_up(trial: Trial, epochs: int = EPOCHS) -> TrialRecord:
     """A completed record, in the region where fronts lie, of a trial that was never trained; every 50th has failed."""
     rng = random.Random(trial.number)
     held = 1.0 if trial.config.method == "linear_probe" else rng.betavariate(3, 2)
     accuracy = max(0.3, min(0.99, 0.92 - 0.15 * held**3 + rng.gauss(0, 0.02)))
     final = dict.fromkeys(STANDARD_METRICS, 0.5) | {"val_accuracy": accuracy, "val_cka": held, "train_seconds": 20.0}
-    epochs = [
+    course = [
         EpochResult(
             epoch=epoch,
-            values={name: final[name] * (0.5 + epoch / (2 * EPOCHS)) for name in EPOCH_METRICS},
+            values={name: final[name] * (0.5 + epoch / (2 * epochs)) for name in EPOCH_METRICS},
             train_loss=1.0 / epoch,
             train_penalty=0.1,
             learning_rate=1e-4,
@@ -94,7 +95,7 @@ def made_up(trial: Trial) -> TrialRecord:
             train_seconds=0.6,
             seconds=0.7,
         )
-        for epoch in range(1, EPOCHS + 1)
+        for epoch in range(1, epochs + 1)
     ]
     began = BEGAN + timedelta(seconds=11 * trial.number)
     record = TrialRecord(
@@ -102,7 +103,7 @@ def made_up(trial: Trial) -> TrialRecord:
         attempts=1,
         started=began.isoformat(),
         ended=(began + timedelta(seconds=21)).isoformat(),
-        epochs=epochs,
+        epochs=course,
     )
     if trial.number % 50 == 49:
         return replace(record, status=Status.FAILED, reason="FloatingPointError: train_loss is nan")
@@ -110,7 +111,7 @@ def made_up(trial: Trial) -> TrialRecord:
         "n_train": 360, "n_val": 120, "n_test": 120, "n_probe": 120, "data_hash": "d4", "probe_hash": "9a",
         "slot": trial.number % 2, "began": began.timestamp(), "finished": began.timestamp() + 21,
     }  # fmt: skip
-    result = TrialResult(chosen_epoch=EPOCHS, epochs=EPOCHS, values=final, facts=facts)
+    result = TrialResult(chosen_epoch=epochs, epochs=epochs, values=final, facts=facts)
     return replace(record, status=Status.COMPLETED, result=result, feasible=True)
 
 

@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -278,9 +279,18 @@ class TrialConfig(Frozen):
             if isinstance(inner, dict):
                 inner[name] = value
         try:
-            return cls.model_validate(nested)
+            found = cls.model_validate(nested)
         except ValidationError as error:
             raise RequestError(*mistakes_from(error, where)) from None
+        sections = {key: _shared(value) for key, value in vars(found).items() if isinstance(value, Frozen)}
+        vars(found).update(sections)
+        return found
+
+
+@lru_cache(maxsize=256)
+def _shared(section: Frozen) -> Frozen:
+    """The first of equal sections: a sweep's trials differ in few, and there may be 100,000 trials."""
+    return section
 
 
 _FIRST_FIELD = {"data": "source", "backbone": "name", "head": "name"}

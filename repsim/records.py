@@ -6,8 +6,9 @@ Writers (trainer, journal, MLflow) and readers (search, reports) import the name
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from enum import StrEnum
+from sys import intern
 from typing import Self, cast
 
 from repsim.metric_table import EPOCH_METRICS as EPOCH_METRICS
@@ -217,7 +218,7 @@ class EpochResult:
 
     def to_dict(self) -> dict[str, object]:
         """JSON-able; without ``layers`` where there are none, as before there were any."""
-        found = asdict(self)
+        found: dict[str, object] = {**vars(self), "values": dict(self.values), "layers": dict(self.layers)}
         if not self.layers:
             del found["layers"]
         return found
@@ -225,7 +226,7 @@ class EpochResult:
     @classmethod
     def from_dict(cls, value: Mapping[str, object]) -> Self:
         """Read back what ``to_dict`` wrote; unknown keys raise TypeError."""
-        return cls(**value)  # type: ignore[arg-type]
+        return cls(**_shared_names(value))  # type: ignore[arg-type]
 
 
 Predictions = dict[str, dict[str, list[object]]]
@@ -252,7 +253,7 @@ class DerivedResult:
     @classmethod
     def from_dict(cls, value: Mapping[str, object]) -> Self:
         """Read back what ``to_dict`` wrote; unknown keys raise TypeError."""
-        return cls(**value)  # type: ignore[arg-type]
+        return cls(**_shared_names(value))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -286,4 +287,12 @@ class TrialResult:
         """Read back what ``to_dict`` wrote, today or before there were derived points."""
         points = cast(Sequence[Mapping[str, object]], value.get("derived", ()))
         derived = tuple(map(DerivedResult.from_dict, points))
-        return cls(**{**value, "derived": derived})  # type: ignore[arg-type]
+        return cls(**{**_shared_names(value), "derived": derived})  # type: ignore[arg-type]
+
+
+def _shared_names(value: Mapping[str, object]) -> dict[str, object]:
+    """``value``, its mappings with names that all results share: read from JSON, each would have copies of its own."""
+    return {
+        key: {intern(name): one for name, one in inner.items()} if isinstance(inner, dict) else inner
+        for key, inner in value.items()
+    }

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from repsim.catalogue import ADAPTERS, parse_method
 from sweeps.domains import Params, all_values, enumerate_points
+from sweeps.experience import Experience
 from sweeps.identity import UNREAD_BY_A_PROBE
 from sweeps.past import Past
 from sweeps.proposals import Proposer
@@ -31,9 +32,9 @@ class Balanced:
         ]
         self._runs = [_runs(one, data) for one in pinned]
 
-    def draw(self, ordinal: int, past: Sequence[Past], is_new: Callable[[Params], bool]) -> Params | None:
+    def draw(self, ordinal: int, past: Experience, is_new: Callable[[Params], bool]) -> Params | None:
         """The next params for the value with the fewest proposals (ties: the first); None when all are exhausted."""
-        parts = [[entry for entry in past if entry.params.get(self._key) == value] for value in self._values]
+        parts = [past.part(value) for value in self._values]
         for number in sorted(range(len(parts)), key=lambda index: len(parts[index])):
             runs = self._runs[number]
             if runs is not None and not any(is_new(point) for point in runs):

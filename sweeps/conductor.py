@@ -1,6 +1,6 @@
 """The sweep itself, between search, journal and engine: hands out trials, takes in reports, writes everything down.
 
-Order matters: a fact is journaled (fsynced) before anybody acts on it. One thread calls all of this.
+Order matters: a fact is journaled before anybody acts on it. One thread calls all of this.
 """
 
 from __future__ import annotations

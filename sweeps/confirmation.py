@@ -12,6 +12,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from itertools import compress
 
 from repsim.front import dominates, nondominated
 from repsim.records import Objective
@@ -112,12 +113,14 @@ def candidates(
     """
     directions = [objective.direction for objective in objectives]
     points = {run.config_id: _point(run.values, objectives) for run in _searched(runs, feasible)}
+    # whom a point set back dominates, one of the front dominates that is set back as much
+    front = compress(points.values(), nondominated(list(points.values()), directions))
     worse = [
         tuple(
             value - margins[o.metric] if o.direction == "maximize" else value + margins[o.metric]
             for value, o in zip(point, objectives, strict=True)
         )
-        for point in points.values()
+        for point in front
     ]
     return [name for name, point in points.items() if not any(dominates(other, point, directions) for other in worse)]
 
@@ -129,7 +132,8 @@ def front_of_means(
 
     The search's own run is left out. A configuration without a completed fresh seed is not listed.
     """
-    fresh = {name: [run.values for run in _fresh(runs, name) if run.values is not None] for name in config_ids}
+    confirming = [run for run in runs if run.confirms]
+    fresh = {name: [run.values for run in _fresh(confirming, name) if run.values is not None] for name in config_ids}
     found: list[tuple[str, int, dict[str, float], dict[str, float | None]]] = []
     for name, rows in fresh.items():
         if rows:
@@ -177,7 +181,8 @@ def next_runs(
     if plan is not None:
         return plan
     # later seeds of the anchors do not count: δ, and with it who is a candidate, stays what it was
-    early = [run for run in runs if run.seed <= search_seed + LEAST_SEEDS]
+    confirming = [run for run in runs if run.confirms]
+    early = [run for run in confirming if run.seed <= search_seed + LEAST_SEEDS]
     margins = _margins(early, anchors, objectives, n_val)
     if margins is None:
         if len({run.config_id for run in searched}) > 1:
@@ -186,7 +191,7 @@ def next_runs(
     chosen = candidates(runs, margins, objectives, feasible)
     plan = budget.take(_grid(chosen, search_seed, seeds), f"{seeds} seeds of each of {len(chosen)} candidates")
     if plan is None:
-        plan = _until_still(runs, chosen, objectives, feasible, budget, search_seed, seeds)
+        plan = _until_still(confirming, chosen, objectives, feasible, budget, search_seed, seeds)
     return replace(plan, margins=margins, candidates=tuple(chosen))
 
 

@@ -88,7 +88,7 @@ class Gain:
             return []
         guessed = [entry for entry in past if entry.state is TrialState.PRUNED and entry.expected is not None]
         running = [entry for entry in past if entry.state is TrialState.RUNNING]
-        feasible = np.array([_is_feasible(entry) for entry in completed])
+        feasible = np.array([entry.is_feasible for entry in completed])
         pool = self._pool(list(compress(completed, feasible)), rng) if only is None else _some(only, rng)
         if not pool:
             return []
@@ -189,7 +189,3 @@ def _some(points: Sequence[Params], rng: np.random.Generator) -> list[Params]:
 def _ends_at_one(objective: Objective) -> bool:
     metric = METRICS[objective.metric]
     return metric.unit == "fraction" or metric.best == 1.0
-
-
-def _is_feasible(entry: Past) -> bool:
-    return all(missed <= 0 for missed in (entry.violations or {}).values())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 from sweeps.artifacts import FrontArtifacts
@@ -37,7 +37,6 @@ class Listeners:
     ) -> None:
         self._space, self._search, self._journal, self._writer = space, search, journal, writer
         self._view, self._disk, self._folder = view, disk, folder
-        self._derived: dict[str, TrialRecord] = {}
         self._front: list[str] = []
         self._mean_volume: float | None = None
         self._due = 0
@@ -48,22 +47,21 @@ class Listeners:
         records = self._journal.history.records
         for data, reference in self._journal.history.references.items():
             self._tell_reference(data, reference)
-        for record in records.values():
-            self._write(record)
+        shown = [point for record in records.values() for point in self._write(record)]
         for data in self._space.data:
             self._fix_reference(data)
         self._tell_curve()
         self._tell_front()
-        if records:
-            self._show()
+        if shown:
+            self._show(shown)
 
     def changed(self, record: TrialRecord) -> None:
         """One trial's record has changed."""
-        self._write(record)
+        shown = self._write(record)
         if record.status.terminal:
             self._fix_reference(record.trial.data)
             self._tell_front()
-        self._show(record)
+        self._show(shown)
 
     def leave(self) -> None:
         """The sweep has ended, or is interrupted: its front's members leave in MLflow what they have beside numbers."""
@@ -72,12 +70,13 @@ class Listeners:
         for trial_id in self._front:
             self._writer.attach(trial_id, partial(artifacts.send, trial_id))
 
-    def _write(self, record: TrialRecord) -> None:
+    def _write(self, record: TrialRecord) -> list[TrialRecord]:
+        """Returns the record with its derived points."""
         derived = derived_records(record, self._search.feasible)
-        self._derived.update({point.trial.trial_id: point for point in derived})
         self._writer.update(record, derived)
         if record.status.terminal:
             self._ended.add(record.trial.trial_id)
+        return [record, *derived]
 
     def _fix_reference(self, data: str) -> None:
         reference = self._search.reference(data)
@@ -134,8 +133,5 @@ class Listeners:
     def _curve(self, number: int) -> str:
         return "curve/hypervolume" if len(self._space.data) == 1 else f"curve/hypervolume {number}"
 
-    def _show(self, changed: TrialRecord | None = None) -> None:
-        """``changed``: the one record that has; any may have, without."""
-        records = [*self._journal.history.records.values(), *self._derived.values()]
-        news = None if changed is None else [changed]
-        self._view.update(records, self._front, self._mean_volume, due=self._due, changed=news)
+    def _show(self, changed: Sequence[TrialRecord]) -> None:
+        self._view.update(changed, self._front, self._mean_volume, due=self._due)

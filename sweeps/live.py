@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
+from itertools import islice
 from typing import TextIO, cast
 
 from rich.console import Console, Group, RenderableType
@@ -46,8 +47,9 @@ class LiveView:
         self._lock = threading.RLock()
         self._out = _Output(stream)
         self._seen: dict[str, Status] = {}
-        self._running_since: dict[str, float] = {}
-        self._records: Sequence[TrialRecord] = ()
+        self._records: dict[str, TrialRecord] = {}
+        self._counts: Mapping[Status, int] = dict.fromkeys(Status, 0)
+        self._running: Mapping[str, float] = {}  # since when, by trial
         self._front: frozenset[str] = frozenset()
         self._hypervolume: Hypervolume = None
         self._confirmations = 0
@@ -67,23 +69,16 @@ class LiveView:
         front: Collection[str],
         hypervolume: Hypervolume = None,
         due: int = 0,
-        changed: Sequence[TrialRecord] | None = None,
     ) -> None:
-        """Show these records; ``front`` holds the trial ids of the current front's members.
+        """Show these records, and all that were shown before; ``front`` holds the ids of the current front's members.
 
         ``due`` counts the confirmation runs known to be needed that have not ended, those under way included.
-        ``changed`` are those of the records that may have another status than before; all, without.
         """
         with self._lock:
-            self._records, self._front, self._hypervolume = list(records), frozenset(front), hypervolume
-            looked = records if changed is None else changed
-            changed = [record for record in looked if self._seen.get(record.trial.trial_id) is not record.status]
+            self._front, self._hypervolume = frozenset(front), hypervolume
+            changed = [record for record in records if self._seen.get(record.trial.trial_id) is not record.status]
             for record in changed:
-                trial_id = record.trial.trial_id
-                self._seen[trial_id] = record.status
-                since = {key: value for key, value in self._running_since.items() if key != trial_id}
-                self._running_since = since | ({trial_id: self._clock()} if record.status is Status.RUNNING else {})
-                self._count(record)
+                self._take_in(record)
             self._confirmations = self._ended.get(Stage.CONFIRM, 0) + due
             for record in changed:
                 if self._is_news(record):
@@ -111,9 +106,9 @@ class LiveView:
             return None
         mean = total / count
         now = self._clock()
-        under_way = sum(min(mean, max(0.0, now - since)) for since in self._running_since.values())
+        under_way = sum(min(mean, max(0.0, now - since)) for since in self._running.values())
         left = max(0, self._total - self._finished()) * mean - under_way
-        return max(0.0, left) / max(1, len(self._running_since))
+        return max(0.0, left) / max(1, len(self._running))
 
     def _is_news(self, record: TrialRecord) -> bool:
         if not _is_run(record) or (self._live is not None and record.status is Status.COMPLETED):
@@ -123,8 +118,22 @@ class LiveView:
             return record.ended is None or _seconds(record.ended) >= self._began - 1.0
         return record.status is Status.WAITING and record.reason != ""
 
-    def _count(self, record: TrialRecord) -> None:
+    def _take_in(self, record: TrialRecord) -> None:
         """Keep what would otherwise be counted over all records at every change; an end is final."""
+        trial_id, before = record.trial.trial_id, self._seen.get(record.trial.trial_id)
+        self._records[trial_id], self._seen[trial_id] = record, record.status
+        if _is_run(record):
+            counts = dict(self._counts)
+            counts[record.status] += 1
+            if before is not None:
+                counts[before] -= 1
+            self._counts = counts
+        if Status.RUNNING in (record.status, before):
+            running = dict(self._running)
+            running.pop(trial_id, None)
+            if record.status is Status.RUNNING:
+                running[trial_id] = self._clock()
+            self._running = running
         if not record.status.terminal:
             return
         stage = record.trial.stage
@@ -182,20 +191,17 @@ class LiveView:
     def _render(self) -> RenderableType:
         # rich calls this on its own thread, holding a lock that printing needs: so without ours, on values that are
         # replaced and never changed
-        records, front = self._records, self._front
+        front, running = self._front, self._running
         parts: list[RenderableType] = [Text(self._summary())]
-        members = [record for record in records if record.trial.trial_id in front]
+        members = [self._records[trial_id] for trial_id in sorted(front) if trial_id in self._records]
         if members:
             parts.append(self._front_table(members))
-        running = [record for record in records if record.status is Status.RUNNING]
         if running:
             parts.append(self._running_table(running))
         return Group(*parts)
 
     def _summary(self) -> str:
-        counts = dict.fromkeys(Status, 0)
-        for record in filter(_is_run, self._records):
-            counts[record.status] += 1
+        counts = self._counts
         waiting = counts[Status.WAITING] + counts[Status.PROPOSED]
         left = self.eta()
         parts = [
@@ -233,14 +239,14 @@ class LiveView:
             table.add_row(Text(f"and {hidden} more"))
         return table
 
-    def _running_table(self, running: list[TrialRecord]) -> Table:
+    def _running_table(self, running: Mapping[str, float]) -> Table:
         table = Table(title="running", title_justify="left", expand=False)
         for name in ("trial", "configuration", "epoch", "for"):
             table.add_column(name, justify="right" if name in ("epoch", "for") else "left")
-        for record in running[:_RUNNING_ROWS]:
-            since = self._running_since.get(record.trial.trial_id, self._clock())
+        for trial_id, since in islice(running.items(), _RUNNING_ROWS):
+            record = self._records[trial_id]
             epoch = f"{len(record.epochs)}/{record.trial.config.optim.epochs}"
-            cells = [record.trial.trial_id, describe(record.trial), epoch, human(self._clock() - since)]
+            cells = [trial_id, describe(record.trial), epoch, human(self._clock() - since)]
             table.add_row(*(Text(clean(cell)) for cell in cells))
         if len(running) > _RUNNING_ROWS:
             table.add_row(Text(f"and {len(running) - _RUNNING_ROWS} more"))

@@ -22,3 +22,8 @@ class Past:
     violations: Mapping[str, float] | None = None
     expected: tuple[float, ...] | None = None
     anchor: bool = False
+
+    @property
+    def is_feasible(self) -> bool:
+        """Whether it violates no constraint that it was measured by."""
+        return all(missed <= 0 for missed in (self.violations or {}).values())

@@ -64,6 +64,12 @@ class PatientThread:
         with self._condition:
             return self._condition.wait_for(lambda: self._left() == 0, timeout)
 
+    @property
+    def left(self) -> int:
+        """How many jobs are not done."""
+        with self._condition:
+            return self._left()
+
     def close(self, timeout: float) -> int:
         """Work for at most ``timeout`` seconds more, then stop; returns how many jobs are left."""
         thread, self._thread = self._thread, None

@@ -1,18 +1,17 @@
 """How one proposal is drawn: a pure function of the space, the seed, the history and the proposal's ordinal.
 
-Nothing survives from one proposal to the next: every draw builds its Optuna study anew from the history (10 ms for 300
-trials) and takes a new sampler seeded from (search.seed, data set, ordinal, try). So a sweep rebuilt from its journal
-proposes exactly what an uninterrupted one would have.
+Nothing survives from one proposal to the next: every draw builds its Optuna study anew from the history (where that is
+long, from a choice: :mod:`sweeps.experience`) and takes a new sampler seeded from (search.seed, data set, ordinal,
+try). So a sweep rebuilt from its journal proposes exactly what an uninterrupted one would have.
 
 What each sampler does stands in :mod:`sweeps.samplers`.
 """
 
 from __future__ import annotations
 
-import copy
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -36,9 +35,10 @@ from sweeps.domains import (
     uniform,
     walk,
 )
+from sweeps.experience import LEARNT, Experience
 from sweeps.gain import Gain
 from sweeps.past import Past
-from sweeps.samplers import BLIND, EVIDENCE, GENETIC, IGNORE_PRUNED, ORDINAL, SAMPLERS, make_sampler, startup
+from sweeps.samplers import BLIND, EVIDENCE, GENETIC, IGNORE_PRUNED, ORDINAL, SAMPLERS, Learnt, make_sampler, startup
 from sweeps.space import Choice, Domain, Space
 
 TRIES = 20
@@ -71,15 +71,15 @@ class Proposer:
         self._stream = tuple(stream) or (space.data.index(data),)
         self._combinations = enumerate_points(space, data, listed)
         self._points = enumerate_points(space, data, all_values)
-        self._frozen: dict[int, FrozenTrial] = {}
+        self._frozen: dict[int, tuple[TrialState, FrozenTrial]] = {}
         self._gain = Gain(space, data)
         self._earlier = [entry for entry in evidence if encode(space, data, entry.params) is not None]
-        within = [self._freeze(number, entry, earlier=True) for number, entry in enumerate(evidence)]
-        self._evidence = [frozen for frozen in within if frozen is not None]
+        self._directions = [objective.direction for objective in space.objectives]
+        self._evidence = self._told_of_earlier(evidence)
         if self._sampler == "auto" and self._points is not None and len(self._points) <= space.budget.trials:
             self._sampler = "grid"
 
-    def draw(self, ordinal: int, past: Sequence[Past], is_new: Callable[[Params], bool]) -> Params | None:
+    def draw(self, ordinal: int, past: Experience, is_new: Callable[[Params], bool]) -> Params | None:
         """The params of proposal ``ordinal``, or None when nothing new is left in a finite space.
 
         ``is_new`` tells whether params were not proposed before. A duplicate is drawn again up to ``TRIES`` times, then
@@ -90,7 +90,7 @@ class Proposer:
             order = self._rng(_GRID).permutation(len(self._points))
             return next((self._points[i] for i in order if is_new(self._points[i])), None)
         candidate: Params = {}
-        stratified = (self._stratified(ordinal, attempt, past) for attempt in range(1, TRIES + 1))
+        stratified = (self._stratified(ordinal, attempt, past.entries) for attempt in range(1, TRIES + 1))
         for candidate in itertools.chain(self._candidates(ordinal, past), stratified):
             if is_new(candidate):
                 return candidate
@@ -99,16 +99,17 @@ class Proposer:
         left = [point for point in self._points if is_new(point)]
         return left[int(self._rng(_LEFT_OVER, ordinal).integers(len(left)))] if left else None
 
-    def study(self, past: Sequence[Past]) -> optuna.Study:
-        """The history as an Optuna study in memory; proposals that lie outside the space are left out."""
-        study = optuna.create_study(
-            directions=[objective.direction for objective in self._space.objectives], sampler=RandomSampler(seed=0)
-        )
+    def study(self, past: Iterable[tuple[int, Past]]) -> optuna.Study:
+        """Proposals, by their ordinals, as an Optuna study in memory; those outside the space are left out."""
+        study = optuna.create_study(directions=self._directions, sampler=RandomSampler(seed=0))
         for frozen in self._evidence:
             study.add_trial(frozen)
-        for number, entry in enumerate(past):
-            found = self._frozen.get(number) or self._freeze(number, entry)
+        for number, entry in past:
+            state, found = self._frozen.get(number, (None, None))
+            if state is not entry.state:
+                found = self._freeze(number, entry)
             if found is not None:
+                self._frozen[number] = entry.state, found
                 study.add_trial(found)
         return study
 
@@ -127,23 +128,32 @@ class Proposer:
         sequence = np.random.SeedSequence([self._space.search.seed, *self._stream, *entropy], spawn_key=(purpose,))
         return np.random.default_rng(sequence)
 
-    def _candidates(self, ordinal: int, past: Sequence[Past]) -> Iterator[Params]:
-        informative = len(self._evidence)
-        informative += sum(entry.state in (TrialState.COMPLETE, TrialState.PRUNED) for entry in past)
+    def _told_of_earlier(self, evidence: Sequence[Past]) -> list[FrozenTrial]:
+        """Earlier sweeps' trials that lie in the space, or a choice of them, which leaves room for this sweep's own."""
+        within = {number: self._freeze(number, entry, earlier=True) for number, entry in enumerate(evidence)}
+        known = [(evidence[number], frozen) for number, frozen in within.items() if frozen is not None]
+        told = Experience(self._directions, (entry for entry, _ in known)).told(LEARNT // 2)
+        return [known[number][1] for number in told]
+
+    def _candidates(self, ordinal: int, past: Experience) -> Iterator[Params]:
+        informative = len(self._evidence) + past.informative
         starting = ordinal < self.startup() or informative < _ENOUGH_TO_LEARN
         if self._sampler == "qmc":
             for attempt in range(TRIES + 1):
                 yield self._quasirandom(ordinal, attempt)
         elif self._sampler in ("auto", "gp") and starting:
             for attempt in range(TRIES + 1):
-                yield self._stratified(ordinal, attempt, past)
+                yield self._stratified(ordinal, attempt, past.entries)
         elif self._sampler == "auto" and len(past) + len(self._earlier) <= MODELLED:
-            yield from self._modelled(ordinal, past)
+            yield from self._modelled(ordinal, past.entries)
         else:
             yield from self._sampled(ordinal, past)
 
-    def _sampled(self, ordinal: int, past: Sequence[Past]) -> Iterator[Params]:
-        study = self.study([] if self._sampler in BLIND else past)
+    def _sampled(self, ordinal: int, past: Experience) -> Iterator[Params]:
+        told = () if self._sampler in BLIND else past.told(LEARNT - len(self._evidence))
+        study = self.study((number, past.entries[number]) for number in told)
+        self._frozen = {number: self._frozen[number] for number in told if number in self._frozen}
+        learnt: Learnt = {}
         for attempt in range((GP_TRIES if self._sampler == "gp" else TRIES) + 1):
             study.sampler = make_sampler(
                 self._sampler,
@@ -152,6 +162,7 @@ class Proposer:
                 ordinal=ordinal,
                 objectives=len(self._space.objectives),
                 evidence=bool(self._evidence),
+                learnt=learnt,
             )
             trial = study.ask()
             yield walk(self._space, self._data, partial(suggest, trial))
@@ -194,7 +205,7 @@ class Proposer:
             return {}
         index = ordinal if attempt == 0 else self._space.budget.trials + ordinal * TRIES + attempt
         sequence = qmc.Halton(len(keys), scramble=True, seed=int(self._rng(_SEQUENCE).integers(2**32)))
-        sequence.fast_forward(index)
+        sequence.num_generated = index  # fast_forward would draw all that lie before
         return dict(zip(keys, sequence.random(1)[0].tolist(), strict=True))
 
     def _freeze(self, number: int, entry: Past, *, earlier: bool = False) -> FrozenTrial | None:
@@ -216,18 +227,23 @@ class Proposer:
             constraints=dict(told.violations) if complete and told.violations is not None else None,
             user_attrs={ORDINAL: EVIDENCE if earlier else number},
         )
-        if told.state.is_finished():
-            frozen.__class__ = _Settled
-            if not earlier:
-                self._frozen[number] = frozen
+        frozen.__class__ = _Settled
         return frozen
 
 
 class _Settled(FrozenTrial):
-    """A trial that has ended: a copy of it may share its parts. (Optuna copies it whole, each time it is added.)"""
+    """A trial of the past: it was checked when it was made, and a copy of it may share its parts.
+
+    Optuna checks and copies it whole each time it is added to a study.
+    """
+
+    def _validate(self) -> None:
+        pass
 
     def __deepcopy__(self, memo: dict[int, object]) -> FrozenTrial:
-        return copy.copy(self)
+        copied = FrozenTrial.__new__(FrozenTrial)
+        copied.__dict__.update(self.__dict__)
+        return copied
 
 
 def stand_in(entry: Past, sampler: str) -> Past:

@@ -26,8 +26,10 @@ from __future__ import annotations
 
 import math
 import warnings
+from typing import Any
 
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, GPSampler, NSGAIIISampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.samplers._ga import BaseGASampler
@@ -48,10 +50,21 @@ optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
 def make_sampler(
-    name: str, *, seed: int, trials: int, ordinal: int, objectives: int = 2, evidence: bool = False
+    name: str,
+    *,
+    seed: int,
+    trials: int,
+    ordinal: int,
+    objectives: int = 2,
+    evidence: bool = False,
+    learnt: Learnt | None = None,
 ) -> BaseSampler:
-    """The sampler that draws proposal ``ordinal`` of a study of ``trials``."""
+    """The sampler that draws proposal ``ordinal`` of a study of ``trials``.
+
+    ``learnt``: what one for the same study, with another seed, has worked out from it; no other result, less work.
+    """
     size = population(trials)
+    known = {} if learnt is None else learnt
     match name:
         case "random" | "grid":
             return RandomSampler(seed=seed)
@@ -65,9 +78,10 @@ def make_sampler(
         case "gp":
             return GPSampler(seed=seed, n_startup_trials=0, warn_independent_sampling=False)
         case "tpe":
-            return TPESampler(seed=seed, n_startup_trials=_tpe_start(trials), multivariate=False, constant_liar=True)
+            start = _tpe_start(trials)
+            return _Tpe(seed=seed, n_startup_trials=start, multivariate=False, constant_liar=True).with_(known)
         case _:
-            return TPESampler(seed=seed, n_startup_trials=0, multivariate=False, constant_liar=True)
+            return _Tpe(seed=seed, n_startup_trials=0, multivariate=False, constant_liar=True).with_(known)
 
 
 def startup(name: str, trials: int, combinations: int | None) -> int:
@@ -102,6 +116,50 @@ def divisions(size: int, objectives: int) -> int:
 
 def _tpe_start(trials: int) -> int:
     return max(2, min(10, trials // 4))
+
+
+Learnt = dict[str, dict[bool, Any]]
+"""TPE's two densities (of good points: True) by the names of the parameters that they are over."""
+
+
+class _Tpe(TPESampler):
+    """Optuna's, which fits its densities to the study for each value that it draws.
+
+    Where a draw turns out to repeat a trial, the next is from the same study, and so from the same densities.
+    """
+
+    _learnt: Learnt
+
+    def with_(self, learnt: Learnt) -> BaseSampler:
+        """Look here before anything is fitted, and leave here what is."""
+        self._learnt = learnt
+        return self
+
+    def _sample(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        known = self._learnt.get(_named(search_space))
+        if known is None:
+            drawn: dict[str, Any] = super()._sample(study, trial, search_space)
+            return drawn
+        samples = known[True].sample(self._rng.rng, self._n_ei_candidates)
+        chosen = self._compare(samples, self._compute_acquisition_func(samples, known[True], known[False]))
+        return {name: one.to_external_repr(chosen[name]) for name, one in search_space.items()}
+
+    def _build_parzen_estimator(
+        self,
+        study: optuna.Study,
+        search_space: dict[str, BaseDistribution],
+        trials: list[FrozenTrial],
+        handle_below: bool,
+    ) -> Any:
+        made = super()._build_parzen_estimator(study, search_space, trials, handle_below)
+        self._learnt.setdefault(_named(search_space), {})[handle_below] = made
+        return made
+
+
+def _named(search_space: dict[str, BaseDistribution]) -> str:
+    return " ".join(search_space)
 
 
 class _ByOrdinal(BaseGASampler):

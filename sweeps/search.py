@@ -42,6 +42,7 @@ class Search:
         self._studies = {data: Study(space, data, self._judgement, evidence) for data in space.data}
         self._next = 0
         self._closed = ""
+        self._volumes: dict[str, tuple[int, float]] = {}
 
     # proposals
 
@@ -230,10 +231,14 @@ class Search:
 
     def hypervolume(self, data: str) -> float | None:
         """Share of the box from reference to ideal that the feasible completed trials dominate; None without a box."""
-        reference = self.reference(data)
+        reference, study = self.reference(data), self._studies[data]
         if reference is None:
             return None
-        return self._judgement.hypervolume(self._studies[data].leading(), reference)
+        known = self._volumes.get(data)
+        if known is None or known[0] != study.changes:
+            known = study.changes, self._judgement.hypervolume(study.leading(), reference)
+            self._volumes[data] = known
+        return known[1]
 
     def hypervolume_history(self, data: str, ended: Sequence[str]) -> list[float | None]:
         """The hypervolume after each of these trials (of any data set) had ended, in this order; None before a box."""

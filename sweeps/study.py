@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -15,6 +16,7 @@ from repsim.records import Stage, Status
 from sweeps.balance import Balanced
 from sweeps.confirmation import End, Plan, Run, front_of_means, next_runs
 from sweeps.domains import Params
+from sweeps.experience import Experience
 from sweeps.identity import identity
 from sweeps.judgement import Candidate, Judgement, Outcome, Values
 from sweeps.past import Past
@@ -39,7 +41,7 @@ class Evidence:
 
 
 class _Draws(Protocol):
-    def draw(self, ordinal: int, past: Sequence[Past], is_new: Callable[[Params], bool]) -> Params | None: ...
+    def draw(self, ordinal: int, past: Experience, is_new: Callable[[Params], bool]) -> Params | None: ...
 
     def startup(self) -> int: ...
 
@@ -60,13 +62,18 @@ class Study:
         self.trials: list[Trial] = []
         self.confirmations: list[Trial] = []
         self.outcomes: dict[str, Outcome] = {}
+        self.changes = 0
+        """How often the front has changed: as long as this stays, so does whatever is computed from it."""
         self._ended_by = ""
-        self._identities: set[str] = set()
+        self._identities: set[bytes] = set()
         self._epochs: dict[str, int] = {}
         self._partial: dict[str, Values] = {}
-        self._history: list[Past] = []
+        self._past = Experience(judgement.directions, by=space.search.balance)
         self._running: dict[str, Trial] = {}
+        self._trained = 0  # by the search trials that have ended
         self._leading: list[tuple[int, Candidate]] = []
+        self._volumes: list[float] = []
+        self._planned: tuple[int, Plan] | None = None
 
     # proposals
 
@@ -119,8 +126,8 @@ class Study:
         mine.append(trial)
         self._running[trial.trial_id] = trial
         if trial.stage is Stage.SEARCH:
-            self._identities.add(identity(trial.config))
-            self._history.append(Past(params=trial.params, state=TrialState.RUNNING))
+            self._identities.add(_digest(trial.config))
+            self._past.add(Past(params=trial.params, state=TrialState.RUNNING))
 
     def knows(self, trial: Trial) -> bool:
         """Whether this is one of its trials."""
@@ -148,17 +155,23 @@ class Study:
     @property
     def trained(self) -> int:
         """Epochs of the search trials, with all that running ones may still train."""
-        return sum(self._epochs_of(trial) for trial in self.trials)
+        return self._trained + sum(self._epochs_of(trial) for trial in self._searching())
 
     @property
     def plan(self) -> Plan:
         """What is to be confirmed, once the search is over and its trials have ended."""
+        if self._planned is None or self._planned[0] != len(self.outcomes):
+            self._planned = len(self.outcomes), self._plan()
+        return self._planned[1]
+
+    def _plan(self) -> Plan:
+        seeds = 0 if self._space.is_single_run else self._space.confirm_seeds
         n_val = max((outcome.n_val for outcome in self.outcomes.values()), default=0)
         return next_runs(
-            self._runs(),
+            self._runs() if seeds > 0 else [],
             self._space.objectives,
             n_val=n_val or 10**12,  # not known: the binomial part of δ is left out
-            seeds=0 if self._space.is_single_run else self._space.confirm_seeds,
+            seeds=seeds,
             search_seed=self._space.search.seed,
             max_runs=self._space.confirm_runs,
             feasible=self._judgement.feasible,
@@ -167,7 +180,7 @@ class Study:
     @property
     def over(self) -> bool:
         """Whether the search has ended with all its trials, so that it may be confirmed."""
-        return bool(self.ended_by) and all(trial.trial_id in self.outcomes for trial in self.trials)
+        return bool(self.ended_by) and not self._searching()
 
     def confirmed_front(self) -> list[str] | None:
         """Ids of the search trials whose configurations are on the front of the means over fresh seeds.
@@ -213,7 +226,8 @@ class Study:
         self._running.pop(trial.trial_id, None)
         if trial.stage is not Stage.SEARCH:
             return
-        self._history[trial.number] = self._as_past(trial, outcome)
+        self._trained += self._epochs_of(trial)
+        self._past.end(trial.number, self._as_past(trial, outcome))
         self._lead(trial, outcome)
         if self._rule is not None:
             useless = outcome.status is Status.FAILED
@@ -251,9 +265,13 @@ class Study:
 
     def optuna_study(self) -> optuna.Study:
         """The search trials as an Optuna study in memory."""
-        return self._plain.study(self._past())
+        return self._plain.study(enumerate(self._experience().entries))
 
     # internals
+
+    def _searching(self) -> list[Trial]:
+        """Search trials that have not ended."""
+        return [trial for trial in self._running.values() if trial.stage is Stage.SEARCH]
 
     def _first_params(self) -> list[Params]:
         """Anchors, then the person's own points; those that are the same run as one before are left out."""
@@ -275,22 +293,23 @@ class Study:
             return {}
         if number < len(self._first):
             return self._first[number]
-        return self._proposer.draw(number, self._past(), self._is_new)
+        return self._proposer.draw(number, self._experience(), self._is_new)
 
     def _config(self, params: Mapping[str, object]) -> TrialConfig:
         return self._space.config(params, data=self.data, seed=self._space.search.seed)
 
     def _is_new(self, params: Params) -> bool:
-        return identity(self._config(params)) not in self._identities
+        return _digest(self._config(params)) not in self._identities
 
-    def _past(self) -> Sequence[Past]:
-        """Every search trial as the samplers see it, in proposal order."""
-        if self._rule is None or len(self._history) > MODELLED:
-            return self._history
-        return [
+    def _experience(self) -> Experience:
+        """The search trials as samplers see them; while they are modelled, with what is expected of stopped ones."""
+        if self._rule is None or len(self._past) > MODELLED:
+            return self._past
+        expecting = (
             replace(entry, expected=self._expected(trial)) if entry.state is TrialState.PRUNED else entry
-            for trial, entry in zip(self.trials, self._history, strict=True)
-        ]
+            for trial, entry in zip(self.trials, self._past.entries, strict=True)
+        )
+        return Experience(self._judgement.directions, expecting, by=self._space.search.balance)
 
     def _expected(self, trial: Trial) -> tuple[float, ...] | None:
         """What a stopped trial would have come to, by what is known now: the same after a restart."""
@@ -300,9 +319,13 @@ class Study:
     def _lead(self, trial: Trial, outcome: Outcome) -> None:
         """Only what led before, or is new, can lead: whoever is dominated stays so."""
         new = [(trial.number, candidate) for candidate in _candidates(trial.trial_id, outcome)]
+        if not new:
+            return
         both = sorted([*self._leading, *new], key=lambda entry: entry[0])
         front = set(self._judgement.front([candidate for _, candidate in both]))
-        self._leading = [entry for entry in both if entry[1][0] in front]
+        if front != {name for _, (name, _) in self._leading}:
+            self._leading = [entry for entry in both if entry[1][0] in front]
+            self.changes += 1
 
     def _as_past(self, trial: Trial, outcome: Outcome) -> Past:
         if outcome.status is Status.FAILED or (outcome.status is Status.COMPLETED and outcome.values is None):
@@ -345,20 +368,13 @@ class Study:
         return self._epochs.get(trial.trial_id, 0)
 
     def _stagnates(self) -> bool:
-        patience, reference = self._space.budget.stagnation, self.reference()
-        if patience is None or reference is None:
+        """Whether the hypervolume has stopped growing; asked once at the end of each search trial."""
+        patience, reference, first = self._space.budget.stagnation, self.reference(), len(self._first)
+        begun = len(self.trials) >= first and all(trial.trial_id in self.outcomes for trial in self.trials[:first])
+        if patience is None or reference is None or not begun:
             return False
-        mine = {trial.trial_id for trial in self.trials}
-        ended = [trial_id for trial_id in self.outcomes if trial_id in mine]
-        first = [trial.trial_id for trial in self.trials[: len(self._first)]]
-        if len(first) < len(self._first) or any(trial_id not in self.outcomes for trial_id in first):
-            return False
-        since = len(ended) - 1 - max(ended.index(trial_id) for trial_id in first)
-        if since < patience:
-            return False
-        volumes = self._judgement.hypervolumes(self.candidates(), reference, set(self.anchors()), ended)
-        then, now = volumes[-1 - patience], volumes[-1]
-        return then is not None and now is not None and now - then <= GROWTH
+        self._volumes.append(self._judgement.hypervolume(self.leading(), reference))
+        return len(self._volumes) > patience and self._volumes[-1] - self._volumes[-1 - patience] <= GROWTH
 
 
 def _candidates(trial_id: str, outcome: Outcome) -> list[Candidate]:
@@ -371,6 +387,11 @@ def _candidates(trial_id: str, outcome: Outcome) -> list[Candidate]:
 def planned_epochs(config: TrialConfig) -> int:
     """Epochs that a trial trains when nothing stops it; a linear probe's fit counts as one."""
     return 1 if _is_probe(config) else config.optim.epochs
+
+
+def _digest(config: TrialConfig) -> bytes:
+    """Names a run in 16 bytes: there are as many as trials."""
+    return hashlib.blake2b(identity(config).encode(), digest_size=16).digest()
 
 
 def _is_probe(config: TrialConfig) -> bool:

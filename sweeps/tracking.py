@@ -21,6 +21,7 @@ from sweeps.compaction import Compaction
 from sweeps.patient import PAUSES, PatientThread, Rank, short
 from sweeps.space import Space
 from sweeps.tracking_calls import add_experiment_tags, last_steps, log_values, permanent
+from sweeps.tracking_children import PARENT, Child, Children
 from sweeps.tracking_rows import (
     Point,
     clean,
@@ -51,10 +52,11 @@ Send = Callable[["MlflowClient", str, Mapping[str, str]], Mapping[str, str]]
 """Uploads the artifacts of a run, given its id and tags; returns the tags to set."""
 __all__ = ["SweepWriter", "describe", "prepare_store", "resolve_tracking_uri", "space_hash"]
 
-PARENT = "mlflow.parentRunId"
 _NOTE = "mlflow.note.content"
 _TRAINING_VIEW = {"mlflow.experimentKind": "custom_model_development"}  # else the UI opens as if for chat bots
 _START_SECONDS = 30.0
+_PAGE = 500
+"""Runs asked for at a time; each comes with some hundred values."""
 _RUN_STATUS = {
     Status.PROPOSED: "SCHEDULED",
     Status.RUNNING: "RUNNING",
@@ -64,22 +66,6 @@ _RUN_STATUS = {
     Status.FAILED: "FAILED",
 }
 _SWEEP_STATUS = {"completed": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
-
-
-@dataclasses.dataclass
-class _Child:
-    """What the store holds of a trial's run. ``logged`` maps a metric to its last step; None is not known yet."""
-
-    run_id: str
-    run_status: str
-    tags: dict[str, str]
-    params: set[str]
-    logged: dict[str, int] | None
-
-    @property
-    def settled(self) -> bool:
-        """Whether the final state is there; it is written last, after every metric."""
-        return self.tags.get(Tag.STATUS) in {status.value for status in Status if status.terminal}
 
 
 class SweepWriter:
@@ -112,10 +98,11 @@ class SweepWriter:
         self._artifact_root, self._resume, self._on_error = artifact_root, resume, on_error
         self._thread = PatientThread("MLflow", refused=permanent, report=self._report)
         self._errors: list[str] = []
-        self._children: dict[str, _Child] = {}
+        self._children = Children()
         self._doubtful: set[str] = set()
         self._reference: dict[str, dict[str, dict[str, float]]] = {}
         self._front: frozenset[str] | None = None
+        self._values: list[Point] = []
         self._logged: dict[str, int] = {}
         self._compaction = Compaction(self._report)
         self._experiment_id = self._run_id = ""
@@ -124,6 +111,11 @@ class SweepWriter:
     def errors(self) -> tuple[str, ...]:
         """What went wrong so far, one line each."""
         return tuple(self._errors)
+
+    @property
+    def backlog(self) -> int:
+        """How many pieces of work are queued, the one under way included."""
+        return self._thread.left
 
     @property
     def page(self) -> str:
@@ -190,7 +182,8 @@ class SweepWriter:
         """Queue values of the sweep itself (``curve/hypervolume``) at ``step``, the number of finished trials."""
         now = int(time.time() * 1000)
         points = [Point(metric_name(key), value, now, step) for key, value in values.items() if math.isfinite(value)]
-        self._thread.put(f"values {step} {sorted(values)}", partial(self._write_values, points))
+        self._values.extend(points)
+        self._thread.put("values", self._write_values)
 
     def set_front(self, trial_ids: Collection[str]) -> None:
         """Queue ``on_front``: true for these trials, false for every other finished one."""
@@ -261,7 +254,7 @@ class SweepWriter:
         self._thread.put("saved views", partial(add_experiment_tags, self._client, self._experiment_id, views))
         self._reference = {**json.loads(parent.data.tags.get(Tag.REFERENCE, "{}")), **self._reference}
         self._logged = last_steps(self._client, parent)
-        self._adopt(self._search(f"tags.kind = '{KIND_TRIAL}' and {self._sweep_filter()}"))
+        self._children.adopt(self._search(f"tags.kind = '{KIND_TRIAL}' and {self._sweep_filter()}"), self._run_id)
 
     def _experiment(self) -> str:
         found = self._find_experiment()
@@ -296,7 +289,7 @@ class SweepWriter:
         """Runs of the experiment, the newest first."""
         token: str | None = None
         while True:
-            page = self._client.search_runs([self._experiment_id], condition, max_results=1000, page_token=token)
+            page = self._client.search_runs([self._experiment_id], condition, max_results=_PAGE, page_token=token)
             yield from page
             token = page.token
             if not token:
@@ -305,11 +298,19 @@ class SweepWriter:
     def _write_parent_tags(self, tags: Mapping[str, str]) -> None:
         self._log(self._run_id, tags=dict(tags))
 
-    def _write_values(self, points: list[Point]) -> None:
-        fresh = [point for point in points if point.step > self._logged.get(point.key, -1)]
-        if fresh:
-            self._log(self._run_id, metrics=fresh)
-            self._logged.update({point.key: point.step for point in fresh})
+    def _write_values(self) -> None:
+        """All that have come since the last time, in one go."""
+        taken = self._values[:]
+        del self._values[: len(taken)]  # meanwhile more may have come
+        fresh = [point for point in taken if point.step > self._logged.get(point.key, -1)]
+        try:
+            if fresh:
+                self._log(self._run_id, metrics=fresh)
+        except (self._mlflow_error, OSError) as error:
+            if not permanent(error):
+                self._values[:0] = taken
+            raise
+        self._logged.update({point.key: point.step for point in fresh})
 
     def _finish(self, status: str) -> None:
         now = int(time.time() * 1000)
@@ -339,10 +340,11 @@ class SweepWriter:
             self._doubtful.add(trial_id)
             raise
 
-    def _child(self, record: TrialRecord) -> _Child:
+    def _child(self, record: TrialRecord) -> Child:
         trial_id = record.trial.trial_id
         if trial_id in self._doubtful:
-            self._adopt(self._search(f"tags.trial_id = '{trial_id}' and {self._sweep_filter()}"))
+            existing = self._search(f"tags.trial_id = '{trial_id}' and {self._sweep_filter()}")
+            self._children.adopt(existing, self._run_id)
             self._doubtful.discard(trial_id)
         if trial_id not in self._children:
             tags = texts({**self._fixed_tags(record.trial), Tag.STATUS: Status.RUNNING.value})
@@ -352,28 +354,12 @@ class SweepWriter:
                 run_name=clean(run_name(record.trial, self._space)),
                 tags=tags,
             )
-            self._children[trial_id] = _Child(
-                run_id=run.info.run_id, run_status=run.info.status, tags=tags, params=set(), logged={}
+            self._children[trial_id] = Child(
+                run_id=run.info.run_id, run_status=run.info.status, tags=tags, params=frozenset(), logged={}
             )
         return self._children[trial_id]
 
-    def _adopt(self, runs: Iterator[Run]) -> None:
-        """Remember existing children of this parent (the sweep's name alone may be shared with an earlier one)."""
-        found = list(runs)
-        ours = {run.info.run_id for run in found if run.data.tags.get(PARENT) == self._run_id}
-        ours |= {child.run_id for child in self._children.values()}
-        for run in reversed(found):
-            trial_id = run.data.tags.get(Tag.TRIAL_ID)
-            if trial_id is not None and (run.info.run_id in ours or run.data.tags.get(PARENT) in ours):
-                self._children[trial_id] = _Child(
-                    run_id=run.info.run_id,
-                    run_status=run.info.status,
-                    tags=dict(run.data.tags),
-                    params=set(run.data.params),
-                    logged=None,
-                )
-
-    def _send(self, child: _Child, record: TrialRecord) -> None:
+    def _send(self, child: Child, record: TrialRecord) -> None:
         metrics: list[Point] = []
         if not child.settled:
             if child.logged is None:
@@ -389,8 +375,11 @@ class SweepWriter:
         tags = {key: value for key, value in wanted.items() if child.tags.get(key) != value}
         self._log(child.run_id, metrics=metrics, params=fresh, tags=tags)
         child.tags.update(tags)
-        child.params.update(fresh)
-        if child.logged is not None:
+        child.params = self._children.shared({*child.params, *fresh}) if fresh else child.params
+        if child.settled:  # nothing more will be logged
+            child.logged = None
+            self._children.note(record.trial.trial_id)
+        elif child.logged is not None:
             child.logged.update({point.key: point.step for point in metrics})
         run_status = _RUN_STATUS[record.status]
         if child.run_status != run_status:
@@ -406,12 +395,10 @@ class SweepWriter:
         self._thread.put("compact tables", lambda: self._compaction.write(self._client, self._run_id), rank=Rank.LAST)
 
     def _write_front(self) -> None:
-        front = self._front or frozenset()
-        for trial_id, child in self._children.items():
-            value = text(trial_id in front)
-            if child.settled and child.tags.get(Tag.ON_FRONT) != value:
-                self._log(child.run_id, tags={Tag.ON_FRONT: value})
-                child.tags[Tag.ON_FRONT] = value
+        for trial_id, child, value in list(self._children.wrong(self._front or frozenset())):
+            self._log(child.run_id, tags={Tag.ON_FRONT: value})
+            child.tags[Tag.ON_FRONT] = value
+            self._children.note(trial_id)
 
     def _attach(self, trial_id: str, send: Send) -> None:
         child = self._children.get(trial_id)

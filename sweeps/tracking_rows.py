@@ -11,6 +11,7 @@ import re
 import shlex
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import cache
 from typing import NamedTuple
 
 from repsim.records import CURVE_PREFIX, KIND_SWEEP, LAYER_PREFIX, Stage, Status, Tag
@@ -192,6 +193,7 @@ def clean(text: str) -> str:
     return text if len(text) <= _TEXT_LIMIT else text[: _TEXT_LIMIT - 1] + "…"
 
 
+@cache
 def metric_name(name: str) -> str:
     return posixpath.normpath(re.sub(r"[^\w. :/-]", "_", name)).strip("/")[:250]
 

@@ -156,6 +156,71 @@ def test_every_line_is_on_disk_when_the_call_returns(
     assert synced[-1] == len(path.read_bytes())
 
 
+def test_epochs_in_quick_succession_share_an_fsync(
+    path: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are written at once, so that no kill loses them; the next line that is relied on takes them to the disk."""
+    synced, sync = [0], os.fsync
+
+    def counting(descriptor: int) -> None:
+        synced[0] += 1
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", counting)
+    monkeypatch.setattr("sweeps.journal.EPOCHS_EVERY", 1000.0)
+    journal.proposed(make_trial(0))
+    journal.started("t0000", 1)
+    synced[0] = 0
+    for number in range(1, 6):
+        journal.epoch("t0000", 1, make_epoch(number))
+        assert read_history(path) == journal.history
+    assert synced == [0]
+    monkeypatch.setattr("sweeps.journal.EPOCHS_EVERY", 0.0)
+    journal.epoch("t0000", 1, make_epoch(6))
+    assert synced == [1], "as in a sweep of few slots: every epoch"
+    monkeypatch.setattr("sweeps.journal.EPOCHS_EVERY", 1000.0)
+    journal.epoch("t0000", 1, make_epoch(7))
+    journal.ended("t0000", 1, Status.COMPLETED, result=make_result())
+    assert synced == [2]
+
+
+def test_epochs_that_wait_for_their_fsync_outlive_a_full_disk(
+    path: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sweeps.journal.EPOCHS_EVERY", 1000.0)
+    journal.proposed(make_trial(0))
+    journal.started("t0000", 1)
+    for number in (1, 2):
+        journal.epoch("t0000", 1, make_epoch(number))
+    before, unsynced = path.read_bytes(), journal._unsynced
+    assert before.endswith(unsynced)
+    assert unsynced.count(b"\n") == 2
+    written: list[bytes] = []
+    real = os.fsync
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    for _ in range(2):
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "fsync", full)
+            with pytest.raises(OSError, match="No space left"):
+                journal.ended("t0000", 1, Status.COMPLETED, result=make_result())
+        assert path.read_bytes() == before, "a driver that is killed now loses nothing that was written"
+        assert len(journal.history.records["t0000"].epochs) == 2
+
+    def looking(descriptor: int) -> None:
+        written.append(path.read_bytes())
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", looking)
+    journal.ended("t0000", 1, Status.COMPLETED, result=make_result())
+    assert len(written) == 1
+    assert written[0] == path.read_bytes()
+    assert written[0].startswith(before)
+    assert read_history(path) == journal.history
+
+
 def test_a_held_line_is_known_at_once_and_written_with_the_next(path: Path, journal: Journal) -> None:
     before = path.read_bytes()
     journal.proposed(make_trial(0), held=True)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import random
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -279,3 +280,18 @@ def test_words_for_durations_and_lines() -> None:
     ]  # fmt: skip
     assert clean(" a\tb\n\x00c\x9bd") == "a b ?c?d"
     assert len(clean("x" * 1000)) == 400
+
+
+def test_what_is_counted_change_by_change_is_what_a_count_of_all_gives(make: Make) -> None:
+    view, _, clock = make(interactive=True, total=12)
+    rng, records = random.Random(0), [_record(k, Status.PROPOSED, clock) for k in range(12)]
+    for _ in range(200):
+        changing = rng.choice([record for record in records if not record.status.terminal] or [records[0]])
+        if not changing.status.terminal:
+            changing.status = rng.choice([Status.RUNNING, Status.WAITING, Status.COMPLETED, Status.FAILED])
+        view.update([changing], ["t0001"])
+    known = [record for record in records if record.trial.trial_id in view._records]
+    assert len(known) == 12
+    assert dict(view._counts) == {status: sum(one.status is status for one in known) for status in Status}
+    assert set(view._running) == {one.trial.trial_id for one in known if one.status is Status.RUNNING}
+    view.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -61,8 +62,9 @@ class Driver:
         self.journal = Journal.create(folder.journal, {"name": "x"}) if fresh else Journal.open(folder.journal)
         self.search, self.store = Search(space), Store()
         self.search.restore(list(self.journal.history.records.values()))
-        self.shown: list[TrialRecord] = []
-        view = SimpleNamespace(update=lambda records, front, volume, due, changed: setattr(self, "shown", records))
+        self._shown: dict[str, TrialRecord] = {}
+        self.showings: list[list[str]] = []
+        view = SimpleNamespace(update=self._show)
         disk = Disk(folder.root, reserve=0, say=lambda line: None, check=lambda: None)
         listeners = Listeners(
             space=space,
@@ -84,6 +86,15 @@ class Driver:
             threads=1,
             cache_dir=None,
         )
+
+    def _show(self, records: Sequence[TrialRecord], front: object, volume: object, due: int) -> None:
+        self.showings.append([one.trial.trial_id for one in records])
+        self._shown |= {one.trial.trial_id: one for one in records}
+
+    @property
+    def shown(self) -> list[TrialRecord]:
+        """Every record that the live view was given, as it is now."""
+        return list(self._shown.values())
 
     def run(self) -> None:
         """Every trial that is left."""
@@ -278,6 +289,18 @@ def test_a_trial_that_measures_eleven_models_may_be_silent_for_longer() -> None:
     assert list(watchdog.overdue()) == ["t0"]
     now[0] = 20.0 + 2201.0
     assert list(watchdog.overdue()) == ["t0", "t1"]
+
+
+def test_of_all_trials_the_live_view_is_told_of_the_one_that_has_changed(folder: RunFolder, space: Space) -> None:
+    driver = Driver(folder, space)
+    driver.run()
+    driver.journal.close()
+    points = [f"t0003-w{tenths}" for tenths in ("00", "05", "09")]
+    assert driver.showings[-2:] == [["t0003"], ["t0003", *points]]
+    assert {len(names) for names in driver.showings} == {1, 4}
+    resumed = Driver(folder, space)
+    resumed.journal.close()
+    assert resumed.showings == [[record.trial.trial_id for record in driver.shown]], "once, all of them"
 
 
 def test_the_live_view_shows_points_on_the_front_and_counts_trials(folder: RunFolder, space: Space) -> None:

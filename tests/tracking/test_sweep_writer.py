@@ -10,10 +10,11 @@ import sys
 import textwrap
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from mlflow.entities import Run
+from mlflow.entities import Metric, Run
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from tracking_samples import PROVENANCE, Children, completed, epoch, failed, running, space, trial, writer
@@ -21,12 +22,86 @@ from tracking_samples import PROVENANCE, Children, completed, epoch, failed, run
 from repsim.errors import RequestError
 from repsim.records import METRICS, Stage, Status, Tag
 from sweeps.tracking import describe, space_hash
+from sweeps.tracking_children import Child
 from sweeps.tracking_rows import clean, metric_name, params, points
 from sweeps.tracking_uri import sqlite_path
 
 
 def _history(client: MlflowClient, run: Run, key: str) -> list[tuple[int, float]]:
     return [(metric.step, metric.value) for metric in client.get_metric_history(run.info.run_id, key)]
+
+
+def test_the_front_moves_without_a_look_at_every_trial(
+    store_uri: str, client: MlflowClient, children: Children, artifacts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = writer(store_uri, "moving", artifacts)
+    parent = sweep.start()
+    sweep.set_front(["t0000"])
+    for number in range(12):
+        sweep.update(completed(trial(number)))
+    assert sweep.flush(60)
+    looked: list[str] = []
+    settled = Child.settled.fget
+
+    def counting(child: Child) -> bool:
+        looked.append(child.tags[Tag.TRIAL_ID])
+        return bool(settled(child))
+
+    monkeypatch.setattr(Child, "settled", property(counting))
+    sweep.set_front(["t0003", "t0004", "t0099"])
+    assert sweep.flush(60)
+    assert set(looked) == {"t0000", "t0003", "t0004"}
+    sweep.set_front(["t0003", "t0004"])
+    sweep.close("completed")
+    fronts = {name: run.data.tags["on_front"] for name, run in children("moving", parent).items()}
+    assert {name for name, value in fronts.items() if value == "true"} == {"t0003", "t0004"}
+    assert set(fronts.values()) == {"true", "false"}
+    assert len(fronts) == 12
+    assert sweep.errors == ()
+
+
+def test_a_resumed_writer_knows_who_says_what_of_the_front(
+    store_uri: str, client: MlflowClient, children: Children, artifacts: Path
+) -> None:
+    first = writer(store_uri, "whose", artifacts)
+    first.start()
+    first.update(completed(trial(0)))  # says nothing: there is no front yet
+    assert first.flush(60)
+    first.set_front(["t0001"])
+    first.update(completed(trial(1)))
+    first.close("interrupted")
+    again = writer(store_uri, "whose", artifacts)
+    parent = again.start()
+    again.set_front(["t0002"])
+    again.update(completed(trial(2)))
+    again.close("completed")
+    fronts = {name: run.data.tags["on_front"] for name, run in children("whose", parent).items()}
+    assert fronts == {"t0000": "false", "t0001": "false", "t0002": "true"}
+
+
+def test_values_of_the_sweep_that_wait_are_written_together(
+    store_uri: str, client: MlflowClient, artifacts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = writer(store_uri, "together", artifacts)
+    sweep._thread.put("values", lambda: None)
+    calls: list[int] = []
+    log = MlflowClient.log_batch
+
+    def counting(self: MlflowClient, run_id: str, metrics: Sequence[Metric] = (), **rest: object) -> None:
+        if metrics:
+            calls.append(len(metrics))
+        if len(calls) == 1 and metrics:
+            raise MlflowException("away")
+        log(self, run_id, metrics=metrics, **rest)
+
+    monkeypatch.setattr(MlflowClient, "log_batch", counting)
+    for step in range(1, 301):
+        sweep.sweep_values(step, {"curve/hypervolume": step / 1000})
+    parent = sweep.start()
+    sweep.close("completed")
+    assert calls == [300, 300], "once more after the outage, all of them"
+    values = _history(client, client.get_run(parent), "curve/hypervolume")
+    assert values == [(step, step / 1000) for step in range(1, 301)]
 
 
 def test_a_sweep_is_found_as_a_person_would_look_for_it(
