@@ -8,7 +8,7 @@ places      run folder, cache, storage                    sweeps/doctor_checks/p
 store       MLflow                                        sweeps/doctor_checks/store.py
 inputs      images and pretrained weights                 sweeps/doctor_checks/inputs.py
 node        all that one machine is asked                 sweeps/doctor_checks/node.py
-cluster     the same of every node, compared              sweeps/doctor_checks/cluster.py
+cluster     the same of every node, compared              sweeps/doctor_checks/cluster.py, roll_call.py
 """
 
 from __future__ import annotations

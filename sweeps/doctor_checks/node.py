@@ -72,7 +72,7 @@ def look(question: Question, environment: Mapping[str, str] | None = None) -> An
     """Look at this machine. The slow and the heavy (torch) come last, and only where they are needed."""
     around = os.environ if environment is None else environment
     marks: dict[str, str] = {}
-    found = [versions.requirements(), *_machine(question, around)]
+    found = [*([] if question.of_node else [versions.requirements()]), *_machine(question, around)]
     found += patiently("run folder", DISK_SECONDS, partial(_run_folder, question))
     found += patiently("cache", DISK_SECONDS, partial(_cache, question))
     if question.storage is not None:
@@ -83,6 +83,11 @@ def look(question: Question, environment: Mapping[str, str] | None = None) -> An
     for name, asked in question.backbones:
         found += patiently(f"weights of {name}", _WEIGHT_SECONDS, partial(_weights, name, asked))
     return Answer(host=socket.gethostname(), findings=tuple(found), stock=versions.stock(), data=marks)
+
+
+def answer_in_json(question: Mapping[str, Any]) -> dict[str, Any]:
+    """What a node is asked and answers, in plain values: :class:`Question`, :class:`Answer`."""
+    return look(Question(**question)).to_json()
 
 
 def _machine(question: Question, around: Mapping[str, str]) -> list[Finding]:

@@ -24,6 +24,8 @@ NAME = "mlflow"
 UI_PORT = 5000
 _SECONDS = 5.0
 _LOCK_SECONDS = 3.0
+_VERSION = "SELECT version_num FROM alembic_version"
+_PLACES = "SELECT artifact_location FROM experiments"
 _REVISION = re.compile(r'^(revision|down_revision) *(?::[^=]+)?= *"(\w+)"', flags=re.MULTILINE)
 _NETWORK_DISKS = ("nfs", "cifs", "smb", "lustre", "gpfs", "beegfs", "glusterfs")
 
@@ -38,7 +40,7 @@ def store(uri: str | None) -> list[Finding]:
     except RequestError as error:
         return [bad(NAME, mistake.problem, mistake.allowed or "name another store") for mistake in error.mistakes]
     path = sqlite_path(resolved)
-    return [_database(resolved)] if path is None else _sqlite(path)
+    return _database(resolved) if path is None else _sqlite(path)
 
 
 def _sqlite(path: Path) -> list[Finding]:
@@ -54,7 +56,8 @@ def _sqlite(path: Path) -> list[Finding]:
             connection.isolation_level = None
             connection.execute("BEGIN IMMEDIATE")
             connection.execute("ROLLBACK")
-            rows = connection.execute("SELECT version_num FROM alembic_version").fetchall()
+            rows = connection.execute(_VERSION).fetchall()
+            places = connection.execute(_PLACES).fetchall()
     except sqlite3.OperationalError as error:
         if "locked" in str(error):
             advice = "end the program that holds it (a sweep waits 20 s, then is refused)"
@@ -62,10 +65,11 @@ def _sqlite(path: Path) -> list[Finding]:
         return [*found, bad(NAME, f"{path}: {error}", "name another file, or restore this one from a backup")]
     except sqlite3.DatabaseError as error:
         return [*found, bad(NAME, f"{path}: {error}", "name another file, or restore this one from a backup")]
-    return [*found, _schema(f"sqlite:///{path}", str(path), [str(row[0]) for row in rows])]
+    found.append(_schema(f"sqlite:///{path}", str(path), [str(row[0]) for row in rows]))
+    return found + _owner(str(path), [str(row[0]) for row in places])
 
 
-def _database(uri: str) -> Finding:
+def _database(uri: str) -> list[Finding]:
     """A database that has just answered (``resolve_tracking_uri`` asked it)."""
     import sqlalchemy
 
@@ -73,14 +77,16 @@ def _database(uri: str) -> Finding:
     try:
         with engine.connect() as connection:
             if not sqlalchemy.inspect(connection).has_table("alembic_version"):
-                return good(NAME, f"{redacted(uri)} is empty: the first sweep makes its tables")
-            rows = connection.execute(sqlalchemy.text("SELECT version_num FROM alembic_version")).all()
+                return [good(NAME, f"{redacted(uri)} is empty: the first sweep makes its tables")]
+            rows = connection.execute(sqlalchemy.text(_VERSION)).all()
+            places = connection.execute(sqlalchemy.text(_PLACES)).all()
     except sqlalchemy.exc.SQLAlchemyError as error:
         said = " ".join(str(error.__cause__ or error).split())[:200]
-        return bad(NAME, f"{redacted(uri)}: {said}", "give the user of that name its rights on the database")
+        return [bad(NAME, f"{redacted(uri)}: {said}", "give the user of that name its rights on the database")]
     finally:
         engine.dispose()
-    return _schema(uri, redacted(uri), [str(row[0]) for row in rows])
+    schema = _schema(uri, redacted(uri), [str(row[0]) for row in rows])
+    return [schema, *_owner(redacted(uri), [str(row[0]) for row in places])]
 
 
 def _schema(uri: str, shown: str, versions: list[str]) -> Finding:
@@ -94,6 +100,14 @@ def _schema(uri: str, shown: str, versions: list[str]) -> Finding:
         return bad(NAME, f"{shown} was made by an older MLflow (schema {versions[0]}, not {head})", advice)
     said = versions[0] if versions else "none"
     return bad(NAME, f"{shown} was made by a newer MLflow (schema {said})", "pip install --upgrade mlflow")
+
+
+def _owner(shown: str, places: list[str]) -> list[Finding]:
+    """A database that a server made: where its artifacts are, only the server knows."""
+    if any(place.startswith("mlflow-artifacts:") for place in places):
+        found = f"{shown} belongs to an MLflow server, which keeps the artifacts of its experiments"
+        return [doubt(NAME, found, "write through it: --tracking-uri http://SERVER:5000")]
+    return []
 
 
 def known_revisions() -> dict[str, str]:

@@ -17,7 +17,7 @@ from sweeps.provenance import installed_versions
 PROJECT = "repsim-sweeps"
 CODE = "the code"
 """Key of :func:`stock` for the project's own files."""
-MUST_AGREE = ("python", PROJECT, CODE, "torch", "timm", "numpy", "ray")
+MUST_AGREE = ("python", CODE, "torch", "timm", "numpy", "ray")
 """What a trial's process and the driver have to have in common."""
 _SHOWN = ("torch", "timm", "ray", "optuna", "mlflow")
 _INSTALL = "pip install -c constraints.txt -e ."
@@ -25,8 +25,9 @@ _ROOT = Path(__file__).resolve().parents[2]
 
 
 def stock() -> dict[str, str]:
-    """Versions by name, Python's and a digest of the project's own files included."""
-    return {"python": platform.python_version(), CODE: code_digest(_ROOT), **installed_versions()}
+    """Versions by name, Python's included, and a digest of the project's own files in place of its version."""
+    installed = {name: version for name, version in installed_versions().items() if name != PROJECT}
+    return {"python": platform.python_version(), CODE: code_digest(_ROOT), **installed}
 
 
 def code_digest(root: Path) -> str:
@@ -67,9 +68,6 @@ def differences(here: Mapping[str, str], there: Mapping[str, str]) -> list[Findi
     found = []
     for name in names:
         said = f"{there.get(name, 'missing')} there, {here.get(name, 'missing')} here"
-        if name in MUST_AGREE:
-            advice = "git pull there" if name == CODE else "install there what constraints.txt says"
-            found.append(bad(f"version of {name}", said, advice))
-        else:
-            found.append(doubt(f"version of {name}", said, "install there what constraints.txt says"))
+        advice = "no other code on its PYTHONPATH" if name == CODE else "install there what constraints.txt says"
+        found.append((bad if name in MUST_AGREE else doubt)(f"version of {name}", said, advice))
     return found

@@ -23,12 +23,18 @@ _USER = "repsim"
 
 @dataclass(frozen=True, kw_only=True)
 class Postgres:
-    """A running cluster: ``uri`` of its one database; ``stop`` and ``start`` are for tests that take it away."""
+    """A running cluster; ``stop`` and ``start`` are for tests that take it away."""
 
-    uri: str
     binaries: Path
     folder: Path
     port: int
+    password: str
+
+    def database(self, name: str) -> str:
+        """The URI of a new database."""
+        place = ("-h", str(self.folder), "-p", str(self.port), "-U", _USER)
+        _run(self.binaries / "createdb", *place, name)
+        return f"postgresql://{_USER}:{self.password}@127.0.0.1:{self.port}/{name}"
 
     def start(self) -> None:
         """Start it and wait until it answers."""
@@ -45,7 +51,7 @@ class Postgres:
 
 @contextmanager
 def postgres() -> Iterator[Postgres]:
-    """A fresh cluster on 127.0.0.1 with a database ``mlflow`` and a password; skips where there cannot be one."""
+    """A fresh cluster on 127.0.0.1, behind a password; skips where there cannot be one."""
     binaries = _binaries()
     password, port = secrets.token_hex(16), free_port()
     # not below pytest's own folder: that is closed to everybody else, and a socket's path has to be short
@@ -55,11 +61,9 @@ def postgres() -> Iterator[Postgres]:
         _give_away(folder)
         access = ["--auth-local=trust", "--auth-host=scram-sha-256", f"--pwfile={folder / 'password'}"]
         _run(binaries / "initdb", "-D", str(folder / "data"), "-U", _USER, *access, "--no-sync", "--encoding=UTF8")
-        uri = f"postgresql://{_USER}:{password}@127.0.0.1:{port}/mlflow"
-        cluster = Postgres(uri=uri, binaries=binaries, folder=folder, port=port)
+        cluster = Postgres(binaries=binaries, folder=folder, port=port, password=password)
         cluster.start()
         try:
-            _run(binaries / "createdb", "-h", str(folder), "-p", str(port), "-U", _USER, "mlflow")
             yield cluster
         finally:
             cluster.stop()

@@ -32,18 +32,19 @@ pytestmark = [
 
 @dataclass(frozen=True, kw_only=True)
 class Served:
-    """The database, and the MLflow server before it."""
+    """The address of an MLflow server, the database behind it, and the PostgreSQL that holds it."""
 
-    database: Postgres
     uri: str
+    database: str
+    cluster: Postgres
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with postgres() as database:
-        port = free_port()
-        with server(tmp_path_factory.mktemp("server"), port, database.uri):
-            yield Served(database=database, uri=f"http://127.0.0.1:{port}")
+    with postgres() as cluster:
+        port, database = free_port(), cluster.database("mlflow")
+        with server(tmp_path_factory.mktemp("server"), port, database):
+            yield Served(uri=f"http://127.0.0.1:{port}", database=database, cluster=cluster)
 
 
 @pytest.fixture(scope="module")
@@ -51,10 +52,10 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_images(tmp_path_factory.mktemp("images") / "stripes")
 
 
-def assert_every_value_once(database: Postgres, folder: Path, name: str, records: dict[str, TrialRecord]) -> None:
+def assert_every_value_once(database: str, folder: Path, name: str, records: dict[str, TrialRecord]) -> None:
     """Whatever the journal says was measured lies in the database: each value once, bit for bit, nothing besides."""
-    runs = trial_runs(folder, database.uri, sweep=name).set_index("trial_id")["run_id"]
-    engine = sqlalchemy.create_engine(database.uri)
+    runs = trial_runs(folder, database, sweep=name).set_index("trial_id")["run_id"]
+    engine = sqlalchemy.create_engine(database)
     with engine.connect() as connection:
         rows = connection.execute(sqlalchemy.text("SELECT run_uuid, key, step, value FROM metrics")).all()
     engine.dispose()
@@ -97,11 +98,11 @@ def test_a_database_that_crashes_under_its_server_loses_nothing(served: Served, 
     space = write_space(tmp_path, images, trials=4, epochs=40)
     with started(tmp_path, "--space", str(space), "--name", "crash", "--tracking-uri", served.uri) as process:
         wait_for(tmp_path, "crash", "epoch", 10, process)
-        served.database.stop()
+        served.cluster.stop()
         try:
             wait_for(tmp_path, "crash", "ended", 2, process)
         finally:
-            served.database.start()
+            served.cluster.start()
         printed, _ = process.communicate(timeout=300)
     assert process.returncode == 0, printed
     records = assert_agreement(tmp_path, "crash", 4, served.uri)
@@ -110,9 +111,9 @@ def test_a_database_that_crashes_under_its_server_loses_nothing(served: Served, 
 
 def test_a_sweep_may_write_to_the_database_itself(served: Served, images: Path, tmp_path: Path) -> None:
     space = write_space(tmp_path, images, trials=2, epochs=2)
-    uri = served.database.uri
+    uri = served.cluster.database("direct")
     code, printed = launch(tmp_path, "--space", str(space), "--name", "direct", "--tracking-uri", uri)
     assert code == 0, printed
     assert uri not in printed, "the password is nobody's business"
     records = assert_agreement(tmp_path, "direct", 2, uri)
-    assert_every_value_once(served.database, tmp_path, "direct", records)
+    assert_every_value_once(uri, tmp_path, "direct", records)
