@@ -23,8 +23,7 @@ from typing import NoReturn
 
 from repsim.data.sources import count_images
 from repsim.errors import Mistake, RequestError
-from sweeps.doctor_checks import inputs, machine, places, store
-from sweeps.doctor_checks.cluster import examine
+from sweeps.doctor_checks import cluster, inputs, machine, places, store
 from sweeps.doctor_checks.findings import Finding, bad, patiently
 from sweeps.doctor_checks.node import DISK_SECONDS, Question, look
 from sweeps.estimate import Estimate, estimate
@@ -129,7 +128,7 @@ def diagnose(options: argparse.Namespace, space: Space | None) -> list[Finding]:
     found += patiently(store.NAME, DISK_SECONDS, lambda: store.store(options.tracking_uri))
     found.append(store.ui_port())
     if options.address is not None:
-        found += examine(options.address, question, here)
+        found += cluster.examine(options.address, question, here, cluster.NODE_SECONDS)
     return found
 
 

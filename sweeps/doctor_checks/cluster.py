@@ -38,7 +38,7 @@ _CAUSES: Mapping[str, tuple[str, str]] = {
 """What Ray writes when it cannot join; the cause, and what to do."""
 
 
-def examine(address: str, question: Question, here: Answer, seconds: float = NODE_SECONDS) -> list[Finding]:
+def examine(address: str, question: Question, here: Answer, seconds: float) -> list[Finding]:
     """Join the cluster, ask every node that is alive, and compare; the cluster is left again."""
     refused = dial(address)
     if refused is not None:

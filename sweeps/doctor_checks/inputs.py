@@ -103,7 +103,9 @@ def _looked_for(shown: str, config: BackboneConfig, cache: Path | None) -> Findi
         found = find_weights(config, default_cache_dir() if cache is None else cache)
     except RequestError as error:
         first = error.mistakes[0]
-        return bad(shown, first.problem, first.allowed or "name other weights (backbone.weights: FILE)")
+        return bad(
+            shown, f"{first.where}: {first.problem}", first.allowed or "name other weights (backbone.weights: FILE)"
+        )
     return good(shown, f"from {found.source}, {len(found.state)} tensors that fit")
 
 
