@@ -105,7 +105,8 @@ def test_torch_must_be_built_for_the_driver(cuda: str | None, hip: str | None, u
 
 
 def test_torch_tells_its_build_without_being_imported() -> None:
-    script = "import sys; from sweeps.doctor_checks import gpus as g; print(g.read_torch_build(), *('torch' in sys.modules,))"
+    script = "import sys; from sweeps.doctor_checks.gpus import read_torch_build as read; "
+    script += "print(read(), 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
     import torch
 
