@@ -19,7 +19,7 @@ from sweeps.doctor_checks import inputs, versions
 from sweeps.doctor_checks.findings import Finding, bad, doubt, good
 from sweeps.doctor_checks.node import Answer, Question
 
-NODE_SECONDS = 90.0
+NODE_SECONDS = 120.0
 """A node that has not answered by then is lost, or so busy that it might as well be."""
 _JOIN_SECONDS = 60.0
 """For joining and leaving."""

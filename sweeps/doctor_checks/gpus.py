@@ -19,7 +19,7 @@ _LIBRARY = "libnvidia-ml.so.1"
 _NAME_BYTES = 96
 _BUSY_SHARE = 0.1
 """A driver keeps a little of every GPU; what is taken beyond this is somebody's."""
-_PROBE_SECONDS = 120.0
+_PROBE_SECONDS = 60.0
 _PROBE = """\
 import json, torch
 sums = [float(torch.ones(1024, device=f"cuda:{n}").sum()) for n in range(torch.cuda.device_count())]

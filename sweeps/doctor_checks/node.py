@@ -17,8 +17,8 @@ from sweeps.doctor_checks.findings import Finding, bad, patiently
 DISK_SECONDS = 20.0
 """A disk or a storage that has not answered by then hangs."""
 _DATA_SECONDS = 60.0
-_WEIGHT_SECONDS = 300.0
-"""A hub may have to be waited for."""
+_WEIGHT_SECONDS = 60.0
+"""What a hub sends slower than that is not there when a trial starts."""
 
 
 @dataclass(frozen=True, kw_only=True)
