@@ -4,9 +4,9 @@
 
 The same tiny sweep (trials of about a second, so that the store is as large a part of it as it can be) is launched
 with each store in turn, start to end without its report, in ``--rounds`` rounds whose order is reversed every other
-time; the median counts. Before them each server is started once, and the time until it answers is told: PostgreSQL's database
-must be empty, so that this includes making the tables. Goal: with a server on PostgreSQL a sweep takes at most 1.25
-times as long as with SQLite in a file, because writing is the business of a thread of its own.
+time; the median counts. Before them each server is started once, and the time until it answers is told: PostgreSQL's
+database must be empty, so that this includes making the tables. Goal: with a server on PostgreSQL a sweep takes at most
+1.25 times as long as with SQLite in a file, because writing is the business of a thread of its own.
 """
 
 from __future__ import annotations

@@ -172,6 +172,8 @@ def test_one_node_needs_no_cluster(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
+# MLflow 3.17 reads runs with a loader that SQLAlchemy 2.1 deprecates
+@pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
 def test_a_real_sweep_is_stopped_queued_again_and_finished(tmp_path: Path) -> None:
     space = write_space(tmp_path, write_images(tmp_path / "stripes"), trials=4, epochs=30)
     job = Job(tmp_path, nodes=1, fakes={"scontrol": FAKES["scontrol"]})
