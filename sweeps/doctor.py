@@ -50,14 +50,14 @@ what is looked at:
                     CUDA_VISIBLE_DEVICES, memory, torch's build), run folder, cache, MLflow store, port of mlflow ui
   with --space      also its images, its pretrained weights (fetched, where they have to be), disk and memory it needs
   with --storage    also whether an object can be written, read and removed there
-  with --address    the same on every node, as a task of Ray: same code and versions, same images, run folder or
-                    storage; a node that does not answer fails
+  with --address    the same on every node, as a task of Ray: same code and versions, same images, the same run
+                    folder; a node that does not answer fails
 
 examples:
   python sweeps/doctor.py                                           this machine, a second or two
   python sweeps/doctor.py --space pareto.yaml --data my/images      for this sweep
   python sweeps/doctor.py --space pareto.yaml --tracking-uri http://mlflow.example:5000
-  python sweeps/doctor.py --space pareto.yaml --address 10.0.0.5:6379 --storage s3://bucket/sweeps
+  python sweeps/doctor.py --space pareto.yaml --address 10.0.0.1:6379 --storage s3://bucket/sweeps
 
 exit status: 0 nothing fails; 1 something does; 2 the request is wrong (an unknown flag, a space with mistakes).
 """
@@ -90,7 +90,9 @@ def parser() -> argparse.ArgumentParser:
         metavar="URI",
         help="the MLflow store (default: MLFLOW_TRACKING_URI, else sqlite:///mlflow.db in the current folder)",
     )
-    found.add_argument("--storage", metavar="URI", help="where all nodes can write: s3://…, gs://…, or a shared folder")
+    found.add_argument(
+        "--storage", metavar="URI", help="where the sweep is to be mirrored: s3://…, gs://…, or a folder"
+    )
     return found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -76,7 +76,7 @@ def look(question: Question, environment: Mapping[str, str] | None = None) -> An
     found += patiently("run folder", DISK_SECONDS, partial(_run_folder, question))
     found += patiently("cache", DISK_SECONDS, partial(_cache, question))
     if question.storage is not None:
-        found += patiently("storage", DISK_SECONDS, partial(_storage, question.storage))
+        found += patiently("storage", DISK_SECONDS, partial(_storage, question.storage, question.of_node))
     for source, group in question.sources:
         found += patiently(f"data {source}", _DATA_SECONDS, partial(_data, source, group, marks))
     found += _gpus(question, around)
@@ -106,7 +106,7 @@ def _run_folder(question: Question) -> list[Finding]:
     """On the driver's machine its room is looked at elsewhere, together with the estimate."""
     if question.mark is None:
         return []
-    return [places.same_folder(Path(question.runs), question.mark, mirrored=question.storage is not None)]
+    return [places.same_folder(Path(question.runs), question.mark)]
 
 
 def _cache(question: Question) -> list[Finding]:
@@ -114,8 +114,10 @@ def _cache(question: Question) -> list[Finding]:
     return places.folder("cache", default_cache_dir(), question.cache_bytes, advice)
 
 
-def _storage(uri: str) -> list[Finding]:
-    return [places.storage(uri)]
+def _storage(uri: str, of_node: bool) -> list[Finding]:
+    """The driver alone writes there; a node needs it as soon as the sweep is to be taken up on it."""
+    found = places.storage(uri)
+    return [replace(found, level="warn") if of_node and found.level == "FAIL" else found]
 
 
 def _weights(name: str, asked: str) -> list[Finding]:

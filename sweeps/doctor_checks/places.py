@@ -75,12 +75,11 @@ def _locks(there: Path) -> bool:
     return True
 
 
-def same_folder(path: Path, mark: str, *, mirrored: bool) -> Finding:
+def same_folder(path: Path, mark: str) -> Finding:
     """Whether this machine sees the file ``mark`` that the driver wrote into ``path``, and can write beside it."""
-    name, advice = "run folder", "put it on a disk that all nodes share, or give --storage URI"
+    name = "run folder"
     if not (path / mark).is_file():
-        found = f"{path} there is not the driver's"
-        return good(name, f"{found}; --storage carries what is needed") if mirrored else bad(name, found, advice)
+        return bad(name, f"{path} there is not the driver's", "launch in a folder that all nodes share, under one path")
     problem = write_problem(path)
     if problem is not None:
         return bad(name, f"{path} {problem}", "let the user that Ray runs as write there")

@@ -146,6 +146,14 @@ def test_a_node_answers_in_plain_values(tmp_path: Path) -> None:
     assert len(answer.data["phantom:tiny"]) == 16
 
 
+def test_storage_is_the_drivers_business_and_a_doubt_on_a_node(tmp_path: Path) -> None:
+    levels = []
+    for gpus_of_ray in (None, 0.0):
+        answer = look(Question(runs=str(tmp_path), storage="file:///proc/nowhere", ray_gpus=gpus_of_ray))
+        levels += [finding.level for finding in answer.findings if finding.name == "storage"]
+    assert levels == ["FAIL", "warn"]
+
+
 def test_a_node_without_torch_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpus, "read_torch_build", lambda: None)
     answer = look(Question(runs=str(tmp_path)))

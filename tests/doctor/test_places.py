@@ -75,11 +75,10 @@ def test_a_network_disk_without_locks_is_doubted(tmp_path: Path, monkeypatch: py
 
 def test_nodes_see_the_drivers_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mark").write_text("")
-    assert places.same_folder(tmp_path, "mark", mirrored=False).level == "ok"
-    assert places.same_folder(tmp_path, "other", mirrored=False).level == "FAIL"
-    assert places.same_folder(tmp_path, "other", mirrored=True).level == "ok"
+    assert places.same_folder(tmp_path, "mark").level == "ok"
+    assert places.same_folder(tmp_path, "other").level == "FAIL"
     monkeypatch.setattr(places, "write_problem", lambda folder: "cannot be written: Permission denied")
-    assert places.same_folder(tmp_path, "mark", mirrored=False).level == "FAIL"
+    assert places.same_folder(tmp_path, "mark").level == "FAIL"
 
 
 @pytest.mark.parametrize("later", ["", "/made/later"])

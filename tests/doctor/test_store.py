@@ -13,8 +13,7 @@ import pytest
 
 from sweeps.doctor_checks import store
 from sweeps.tracking import prepare_store
-from tests.tracking.postgres import postgres
-from tests.tracking.servers import free_port, server
+from tests.tracking.servers import free_port
 
 
 @pytest.fixture(scope="module")
@@ -157,24 +156,3 @@ def test_the_port_of_mlflow_ui() -> None:
     assert store.ui_port(free_port()).level == "ok"
     with web({}) as uri:
         assert store.ui_port(int(uri.rpartition(":")[2])).level == "warn"
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(240)
-def test_a_real_server_on_a_real_postgresql(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with postgres() as cluster:
-        uri, port = cluster.database("mlflow"), free_port()
-        (empty,) = store.store(uri)
-        assert (empty.level, "is empty: the first sweep makes its tables" in empty.found) == ("ok", True)
-        (same,) = store.store(uri)
-        assert same == empty, "nothing was made"
-        with server(tmp_path, port, uri):
-            (found,) = store.store(f"http://127.0.0.1:{port}")
-            assert found.level == "ok", found
-            tables, owner = store.store(uri)
-            assert tables.level == "ok"
-            assert cluster.password not in f"{tables}{owner}"
-            assert "belongs to an MLflow server" in owner.found
-        wrong = uri.replace(cluster.password, "wrong")
-        (refused,) = store.store(wrong)
-        assert (refused.level, "password authentication failed" in refused.found) == ("FAIL", True)

@@ -14,6 +14,7 @@ import pytest
 import sqlalchemy
 
 from repsim.records import Status
+from sweeps.doctor_checks import store
 from sweeps.tracking_rows import points
 from sweeps.trial import TrialRecord
 from tests.faults.evidence import assert_agreement, trial_runs
@@ -117,3 +118,18 @@ def test_a_sweep_may_write_to_the_database_itself(served: Served, images: Path, 
     assert uri not in printed, "the password is nobody's business"
     records = assert_agreement(tmp_path, "direct", 2, uri)
     assert_every_value_once(uri, tmp_path, "direct", records)
+
+
+def test_the_doctor_tells_a_server_its_database_and_an_empty_one_apart(served: Served) -> None:
+    (server_itself,) = store.store(served.uri)
+    assert server_itself.level == "ok", server_itself
+    tables, owner = store.store(served.database)
+    assert tables.level == "ok", tables
+    assert (owner.level, "belongs to an MLflow server" in owner.found) == ("warn", True)
+    assert served.cluster.password not in f"{tables}{owner}"
+    uri = served.cluster.database("empty")
+    (empty,) = store.store(uri)
+    assert (empty.level, "is empty: the first sweep makes its tables" in empty.found) == ("ok", True)
+    assert store.store(uri) == [empty], "nothing was made"
+    (refused,) = store.store(uri.replace(served.cluster.password, "wrong"))
+    assert (refused.level, "password authentication failed" in refused.found) == ("FAIL", True)
