@@ -58,7 +58,7 @@ def offences(loaded: Mapping[str, Iterable[str]], never: Iterable[str]) -> dict[
 
 
 LIGHT = ("repsim", "repsim.errors", "repsim.catalogue", "repsim.records", "repsim.config", "repsim.front")
-PLANNING = ("sweeps.space", "sweeps.arguments", "sweeps.estimate", "sweeps.launch")
+PLANNING = ("sweeps.space", "sweeps.arguments", "sweeps.estimate", "sweeps.launch", "sweeps.doctor")
 RULES = {
     "the contracts": (LIGHT, WATCHED),
     "all of repsim": (modules_of("repsim"), ("ray", "optuna", "mlflow", "pandas", "sweeps", "reports")),

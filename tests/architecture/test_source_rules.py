@@ -39,6 +39,8 @@ LIBRARIES = {
         "optuna",
         "mlflow",
         "sqlalchemy",
+        "fsspec",
+        "packaging",
         "numpy",
         "scipy",
         "torch",
@@ -60,7 +62,7 @@ LIGHT = {
     "sweeps.search": {"optuna"},
 }
 """Modules that stay light: all that they may import, in functions as well, beside the standard library and ours."""
-COMES_WITH = {"sqlalchemy": "mlflow"}
+COMES_WITH = {"sqlalchemy": "mlflow", "packaging": "mlflow", "fsspec": "ray"}
 """Imported although pyproject.toml does not name it, because what it names cannot be without it."""
 PRINTING = {"repsim.__main__", "repsim.weight_wheels"}
 """A command, and the message before a download that may take a minute."""

@@ -29,8 +29,10 @@ def numbers(record: TrialRecord) -> dict[str, float]:
     return {key: value for key, value in record.result.values.items() if not any(word in key for word in MOODY)}
 
 
-def trial_runs(folder: Path, uri: str | None = None, experiment: str = "tiny") -> pd.DataFrame:
-    """The trials' runs in MLflow, one row each."""
+def trial_runs(
+    folder: Path, uri: str | None = None, experiment: str = "tiny", sweep: str | None = None
+) -> pd.DataFrame:
+    """The trials' runs in MLflow, one row each: those of every sweep, or of one."""
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(f"sqlite:///{folder}/mlflow.db" if uri is None else uri)
@@ -41,9 +43,16 @@ def trial_runs(folder: Path, uri: str | None = None, experiment: str = "tiny") -
     for run in runs:
         epochs = client.get_metric_history(run.info.run_id, "curve/val_accuracy")
         steps = json.dumps([metric.step for metric in epochs])
-        rows.append({**run.data.tags, "run_status": run.info.status, "steps": steps} | run.data.metrics)
+        rows.append(
+            {**run.data.tags, "run_id": run.info.run_id, "run_status": run.info.status, "steps": steps}
+            | run.data.metrics
+        )
     frame = pd.DataFrame(rows)
-    return frame[frame["kind"] == "trial"]
+    trials = frame[frame["kind"] == "trial"]
+    if sweep is None:
+        return trials
+    parents = frame[(frame["kind"] == "sweep") & (frame["sweep"] == sweep)]["run_id"]
+    return trials[trials["mlflow.parentRunId"].isin(parents)]
 
 
 def assert_agreement(folder: Path, name: str, asked: int, uri: str | None = None) -> dict[str, TrialRecord]:
@@ -54,7 +63,7 @@ def assert_agreement(folder: Path, name: str, asked: int, uri: str | None = None
     assert all(record.reason for record in found.values() if record.status is not Status.COMPLETED)
     ended = [str(line["trial_id"]) for line in events(folder, name) if line["event"] == "ended"]
     assert sorted(ended) == sorted(found), "every trial ends once"
-    runs = trial_runs(folder, uri).set_index("trial_id")
+    runs = trial_runs(folder, uri, sweep=name).set_index("trial_id")
     assert sorted(runs.index) == sorted(found), "every trial has one run"
     report = pd.read_parquet(folder / "runs" / name / "report" / "trials.parquet").set_index("trial_id")
     assert sorted(report.index) == sorted(found)

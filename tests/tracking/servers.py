@@ -24,9 +24,10 @@ def free_port() -> int:
 
 
 @contextmanager
-def server(folder: Path, port: int) -> Iterator[None]:
-    """Serve ``folder``'s sqlite store; killed at the end, which leaves nothing to say goodbye."""
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{folder}/mlflow.db"]
+def server(folder: Path, port: int, store: str | None = None) -> Iterator[None]:
+    """Serve ``store``, by default ``folder``'s sqlite; killed at the end, which leaves nothing to say goodbye."""
+    backend = f"sqlite:///{folder}/mlflow.db" if store is None else store
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", backend, "--host", "127.0.0.1"]
     command += ["--artifacts-destination", str(folder / "artifacts"), "--port", str(port), "--workers", "1"]
     with (folder / "server.log").open("ab") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, cwd=folder)
