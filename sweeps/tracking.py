@@ -275,6 +275,14 @@ class SweepWriter:
             command = f"mlflow experiments restore --experiment-id {found.experiment_id}"
             problem = f"experiment {one_line(name)} was deleted; restore it ({command}) or rename the space"
             raise RequestError(Mistake(where=redacted(self._uri), key="", problem=problem))
+        if (
+            found is not None
+            and found.artifact_location.startswith("mlflow-artifacts:")
+            and "http" not in self._uri[:4]
+        ):
+            problem = f"experiment {one_line(name)} was made by an MLflow server, which alone can reach its artifacts"
+            allowed = "the server's address, or another name for the space"
+            raise RequestError(Mistake(where=redacted(self._uri), key="", problem=problem, allowed=allowed))
         return found
 
     def _sweep_filter(self) -> str:

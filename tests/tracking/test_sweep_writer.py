@@ -583,3 +583,11 @@ def test_small_things() -> None:
     assert space_hash(space("a")) == space_hash(space("a")) != space_hash(space("b"))
     assert logging.getLogger("mlflow").getEffectiveLevel() >= logging.WARNING
     assert PROVENANCE["git_commit"] == "c" * 40
+
+
+def test_a_servers_experiment_is_not_written_to_behind_its_back(
+    store_uri: str, client: MlflowClient, artifacts: Path
+) -> None:
+    client.create_experiment("served", "mlflow-artifacts:/1")
+    with pytest.raises(RequestError, match=r"'served' was made by an MLflow server.*allowed: the server's address"):
+        writer(store_uri, "served", artifacts).check()
