@@ -12,6 +12,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -109,17 +110,17 @@ class _Stopped(BaseException):
 
 class _Searcher(Searcher):  # type: ignore[misc]
     def __init__(
-        self, guarded: _Guarded, live: dict[str, Assignment], parallel: int, check: Callable[[], None]
+        self, guarded: _Guarded, live: dict[str, Assignment], most: Callable[[], int], check: Callable[[], None]
     ) -> None:
         super().__init__(metric=None, mode=None)
-        self._guarded, self._live, self._parallel, self._check = guarded, live, parallel, check
+        self._guarded, self._live, self._most, self._check = guarded, live, most, check
 
     def suggest(self, trial_id: str) -> dict[str, object] | str | None:
         # as long as nothing runs and nothing is proposed (a full disk), Ray asks here and nowhere else
         self._check()
         if self._guarded.failure is not None:
             raise _Stopped
-        if len(self._live) >= self._parallel:
+        if len(self._live) >= self._most():
             return None
         assignment = self._guarded.ask(lambda conductor: conductor.next_assignment(), None)
         if assignment is not None:
@@ -207,14 +208,19 @@ def _told(text: str) -> tuple[str, Fault]:
 class _Watch(Callback):  # type: ignore[misc]
     """Calls ``check`` in every turn of Ray's loop, from Python code, where an exception may be raised safely.
 
-    Looks, once a second, whether Ray's own processes live (else Ray waits for a minute, or for ever) and kills the
+    Looks, once a second, whether Ray is ``alive`` (else Ray waits for a minute, or for ever) and kills the
     processes of trials that have hung: their errors then reach the scheduler.
     """
 
     def __init__(
-        self, guarded: _Guarded, live: dict[str, Assignment], hung: dict[str, str], check: Callable[[], None]
+        self,
+        guarded: _Guarded,
+        live: dict[str, Assignment],
+        hung: dict[str, str],
+        check: Callable[[], None],
+        alive: Callable[[], None] = check_own_processes,
     ) -> None:
-        self._guarded, self._live, self._hung, self._check = guarded, live, hung, check
+        self._guarded, self._live, self._hung, self._check, self._alive = guarded, live, hung, check, alive
         self._killed: dict[str, float] = {}
         self._looked = self._stepped = 0.0
 
@@ -234,7 +240,7 @@ class _Watch(Callback):  # type: ignore[misc]
         if now - self._looked < LOOK_EVERY:
             return
         self._looked = now
-        check_own_processes()
+        self._alive()
         nothing: Mapping[str, str] = {}
         overdue = self._guarded.ask(lambda conductor: conductor.overdue(), nothing)
         self._killed = {trial_id: when for trial_id, when in self._killed.items() if trial_id in overdue}
@@ -259,21 +265,36 @@ def _hung(assignment: Assignment, reason: str, conductor: Conductor) -> None:
     conductor.broke(assignment, reason, "died")
 
 
-def drive(conductor: Conductor, slots: Slots, check: Callable[[], None]) -> None:
-    """Run until the conductor has nothing more to run. Needs a :func:`cluster`.
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where trials run. ``alive``, called once a second, raises when Ray is broken.
 
-    ``check`` is called some ten times a second; what it raises ends the run. Raises EngineLost when Ray is broken, and
-    what the conductor raises.
+    ``most`` says, whenever a slot is free, how many trials may run at once (``slots.parallel`` of them without);
+    ``scratch`` is a folder for Ray's files that every node sees (the system's temporary one without).
     """
+
+    alive: Callable[[], None] = check_own_processes
+    most: Callable[[], int] | None = None
+    scratch: Path | None = None
+
+
+def drive(conductor: Conductor, slots: Slots, check: Callable[[], None], place: Place | None = None) -> None:
+    """Run until the conductor has nothing more to run. Needs a :func:`sweeps.ray_cluster.cluster`.
+
+    ``check`` is called some ten times a second; what it raises ends the run, as does what ``place.alive`` raises.
+    Raises EngineLost when Ray is broken, and what the conductor raises.
+    """
+    place = place or Place()
     live: dict[str, Assignment] = {}
     hung: dict[str, str] = {}
     guarded = _Guarded(conductor)
-    _sweep_away_leftovers()
-    with tempfile.TemporaryDirectory(prefix=f"{_DISPOSABLE}{os.getpid()}-", ignore_cleanup_errors=True) as disposable:
+    _sweep_away_leftovers(place.scratch)
+    prefix = f"{_DISPOSABLE}{os.getpid()}-"
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=place.scratch, ignore_cleanup_errors=True) as disposable:
         tuner = tune.Tuner(
             tune.with_resources(TrialProcess, {"cpu": slots.threads, "gpu": slots.gpus}),
             tune_config=tune.TuneConfig(
-                search_alg=_Searcher(guarded, live, slots.parallel, check),
+                search_alg=_Searcher(guarded, live, place.most or (lambda: slots.parallel), check),
                 scheduler=_Scheduler(guarded, live, hung),
                 num_samples=-1,
                 reuse_actors=True,
@@ -282,7 +303,7 @@ def drive(conductor: Conductor, slots: Slots, check: Callable[[], None]) -> None
                 name="sweep",
                 storage_path=disposable,
                 verbose=0,
-                callbacks=[_Watch(guarded, live, hung, check)],
+                callbacks=[_Watch(guarded, live, hung, check, place.alive)],
                 failure_config=tune.FailureConfig(max_failures=0),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
             ),
@@ -298,8 +319,10 @@ def drive(conductor: Conductor, slots: Slots, check: Callable[[], None]) -> None
         raise guarded.failure
 
 
-def _sweep_away_leftovers() -> None:
-    """Remove the disposable folders of drivers that were killed."""
+def _sweep_away_leftovers(scratch: Path | None) -> None:
+    """Remove the disposable folders of drivers that were killed; in a sweep's own folder, all are."""
+    for folder in () if scratch is None else scratch.glob(f"{_DISPOSABLE}*"):
+        shutil.rmtree(folder, ignore_errors=True)
     for folder in Path(tempfile.gettempdir()).glob(f"{_DISPOSABLE}*"):
         owner = folder.name.removeprefix(_DISPOSABLE).partition("-")[0]
         if owner.isdigit() and not Path(f"/proc/{owner}").exists() and Path("/proc/self").exists():

@@ -53,6 +53,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def carry_out(given: Sequence[str], signals: Signals) -> int:
     """What the command line asks for; RequestError when it is wrong, Interrupted when a signal arrives too early."""
     arguments = parse_arguments(given)
+    if arguments.address is not None:
+        from sweeps.cluster_check import check_address
+
+        check_address(arguments.address)
     space, name = resumed(arguments, arguments.resume) if arguments.resume is not None else asked(arguments)
     launch = Launch(
         space=space,

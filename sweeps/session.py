@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -15,22 +16,24 @@ import yaml
 
 from repsim.errors import one_line
 from repsim.records import Status
+from sweeps.cluster_check import answers, check_cluster
 from sweeps.conductor import Sweep
 from sweeps.confirmation import End
 from sweeps.disk import Disk, check_room
-from sweeps.engine import drive
+from sweeps.engine import Place, drive
 from sweeps.estimate import PARAMETER_BYTES, estimate, trial_model_bytes
 from sweeps.journal import Journal, LeaseLost, first_line, read_history
 from sweeps.listeners import Listeners
 from sweeps.live import LiveView
+from sweeps.machines import most_at_a_time
 from sweeps.preflight import Looked, preflight
 from sweeps.provenance import provenance
-from sweeps.ray_cluster import EngineLost, cluster
+from sweeps.ray_cluster import Census, EngineLost, cluster
 from sweeps.request import Launch
 from sweeps.run_folder import RunFolder
 from sweeps.search import Search
 from sweeps.signals import INTERRUPTED, Interrupted, Signals
-from sweeps.slots import Slots, check_gpus, choose_slots
+from sweeps.slots import Slots, check_gpus
 from sweeps.space import Space
 from sweeps.study import Evidence
 from sweeps.tracking import SweepWriter, resolve_tracking_uri
@@ -53,10 +56,12 @@ def run(launch: Launch, signals: Signals) -> int:
     """
     folder = RunFolder(launch.runs_dir / launch.name)
     if launch.resume:
-        signals.last_words = f"interrupted; go on with: {folder.resume_command}"
+        signals.last_words = f"interrupted; go on with: {launch.resume_command}"
     uri = resolve_tracking_uri(launch.tracking_uri)
     if launch.address is None:
         check_gpus(launch.space)
+    else:
+        launch = replace(launch, machines=check_cluster(launch.address, launch.space, launch.runs_dir))
     looked = preflight(launch.space, cache_dir=launch.cache_dir, say=_say)
     _check_disk(launch, looked)
     earlier = {} if launch.resume else earlier_sweeps(launch.space, launch.warm_start, launch.runs_dir)
@@ -73,12 +78,12 @@ def run(launch: Launch, signals: Signals) -> int:
     writer.check()
     try:
         with _journal(launch, signals, evidence) as journal:
-            signals.last_words = f"interrupted; go on with: {folder.resume_command}"
+            signals.last_words = f"interrupted; go on with: {launch.resume_command}"
             return _guarded(launch, looked, signals, uri, writer, folder, journal)
     except (Interrupted, KeyboardInterrupt):
         if not folder.journal.exists():
             raise
-        signals.last_words = f"interrupted; go on with: {folder.resume_command}"
+        signals.last_words = f"interrupted; go on with: {launch.resume_command}"
         _say(signals.last_words)
         signals.last_words = ""
         return INTERRUPTED
@@ -87,7 +92,7 @@ def run(launch: Launch, signals: Signals) -> int:
         return GAVE_UP
     except OSError as error:
         said = one_line(str(error), 300)
-        _say(f"the disk refuses: {said}; when it is mended, go on with: {folder.resume_command}")
+        _say(f"the disk refuses: {said}; when it is mended, go on with: {launch.resume_command}")
         return GAVE_UP
     except EngineLost as lost:
         return _replace_ray(launch, folder, str(lost))
@@ -133,14 +138,14 @@ def _attended(
         writer.log_report(folder.report)
     writer.close(status)
     if gave_up is not None:
-        _say(f"gave up: {gave_up}; when it is mended, go on with: {folder.resume_command}")
+        _say(f"gave up: {gave_up}; when it is mended, go on with: {launch.resume_command}")
         return GAVE_UP
     return _verdict(journal, folder, uri, writer)
 
 
 def _check_disk(launch: Launch, looked: Looked) -> None:
     """RequestError when what the sweep will leave does not fit where it will leave it."""
-    slots = choose_slots(launch.space).parallel
+    slots = launch.slots.parallel
     whole = estimate(launch.space, looked.n_images, slots, parameters=looked.parameters).run_bytes
     check_room(launch.runs_dir, round(whole * _share_left(launch)))
 
@@ -159,7 +164,7 @@ def _search(
     """Propose and run until the budget is spent; returns why the sweep gave up, if it did."""
     search = Search(launch.space, from_header(journal.history.header))
     search.restore(list(journal.history.records.values()))
-    slots = choose_slots(launch.space)
+    slots = launch.slots
     _warn_of_parallel(search, slots)
     view = LiveView(launch.space, search.total, sys.stdout)
     reserve = _CHECKPOINTS_FREE * looked.parameters * PARAMETER_BYTES
@@ -182,9 +187,10 @@ def _search(
         )
         if not search.finished:
             # A signal is only noted meanwhile: an exception out of the middle of Ray's compiled code would not be ours.
-            with signals.noted() as check, cluster(slots, launch.address, _on_stuck(launch, folder, signals)):
+            on_stuck = _on_stuck(launch, folder, signals)
+            with signals.noted() as check, cluster(slots, launch.address, on_stuck) as alive:
                 check()
-                drive(sweep, slots, check)
+                drive(sweep, slots, check, _place(launch, folder, alive))
             if sweep.gave_up is None and not sweep.complete:
                 raise Interrupted("Ray ended early")
         if sweep.gave_up is None:
@@ -194,6 +200,14 @@ def _search(
         listeners.leave()
         view.close()
         _say_how_it_ended(launch.space, search)
+
+
+def _place(launch: Launch, folder: RunFolder, alive: Callable[[], None]) -> Place:
+    """A cluster's size changes, and all that its nodes are sure to share is the run's folder."""
+    if not launch.machines:
+        return Place(alive=alive)
+    census, slots = Census(), launch.slots
+    return Place(alive=alive, most=lambda: most_at_a_time(launch.space, census(), slots), scratch=folder.root)
 
 
 def _warn_of_parallel(search: Search, slots: Slots) -> None:
@@ -262,8 +276,9 @@ def _on_stuck(launch: Launch, folder: RunFolder, signals: Signals) -> Callable[[
 def _replace_ray(launch: Launch, folder: RunFolder, why: str) -> int:
     """Start again with a new Ray; the exit code when that has been tried too often."""
     ended = sum(record.status.terminal for record in read_history(folder.journal).records.values())
-    if not _may_start_again(ended):
-        _say(f"gave up: {why}; when it is mended, go on with: {folder.resume_command}")
+    gone = launch.address is not None and launch.address != "auto" and not answers(launch.address)
+    if gone or not _may_start_again(ended):
+        _say(f"gave up: {why}; when it is mended, go on with: {launch.resume_command}")
         return GAVE_UP
     _say(f"{why}; starting again from the journal")
     _start_again(launch)

@@ -123,7 +123,7 @@ class Stage:
         self.live: dict[str, Assignment] = {}
         self.hung: dict[str, str] = {}
         self.checks = 0
-        self.searcher = engine._Searcher(self.guarded, self.live, parallel, self.check)
+        self.searcher = engine._Searcher(self.guarded, self.live, lambda: parallel, self.check)
         self.scheduler = engine._Scheduler(self.guarded, self.live, self.hung)
         self.watch = engine._Watch(self.guarded, self.live, self.hung, self.check)
 
@@ -682,9 +682,9 @@ def test_only_what_dead_drivers_left_is_swept_away(temporary: Path, monkeypatch:
     for name in names.values():
         (temporary / name / "sweep").mkdir(parents=True)
         (temporary / name / "sweep" / "error.txt").touch()
-    engine._sweep_away_leftovers()
+    engine._sweep_away_leftovers(None)
     assert sorted(path.name for path in temporary.iterdir()) == sorted(set(names.values()) - {names["dead"]})
-    engine._sweep_away_leftovers()
+    engine._sweep_away_leftovers(None)
     monkeypatch.setattr(Tuner, "fit_with", lambda: None, raising=False)
     (temporary / names["dead"]).mkdir()
     drive(Sweep(), Slots(parallel=1, threads=1), lambda: None)

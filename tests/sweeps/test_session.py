@@ -15,13 +15,14 @@ import pytest
 
 from repsim.errors import RequestError
 from repsim.records import EPOCH_METRICS, FACTS, METRICS, EpochResult, Status, TrialResult
-from sweeps import session
+from sweeps import request, session
 from sweeps.arguments import parse_arguments
 from sweeps.disk import Disk
 from sweeps.engine import Conductor
 from sweeps.estimate import estimate
 from sweeps.journal import Journal, LeaseLost, read_history
 from sweeps.lease import LEASE_NAME
+from sweeps.machines import Machine
 from sweeps.preflight import Looked
 from sweeps.ray_cluster import EngineLost
 from sweeps.request import Launch
@@ -120,8 +121,8 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     made = World(launch=launch, writer=Writer())
 
     @contextmanager
-    def cluster(slots: Slots, address: str | None, on_stuck: Callable[[str], None]) -> Iterator[None]:
-        yield
+    def cluster(slots: Slots, address: str | None, on_stuck: Callable[[str], None]) -> Iterator[Callable[[], None]]:
+        yield lambda: None
 
     def build(name: str, uri: str, out: Path) -> bool:
         made.reports.append(out)
@@ -135,9 +136,11 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(session, "resolve_tracking_uri", lambda uri: f"sqlite:///{tmp_path}/mlflow.db")
     monkeypatch.setattr(session, "provenance", lambda: {"git_commit": "none"})
     monkeypatch.setattr(session, "preflight", lambda space, *, cache_dir, say: LOOKED)
+    monkeypatch.setattr(session, "check_cluster", lambda address, space, runs_dir: (Machine(name="a", cpus=2),))
+    monkeypatch.setattr(session, "answers", lambda address: True)
     monkeypatch.setattr(session, "SweepWriter", lambda **given: made.writer)
     monkeypatch.setattr(session, "cluster", cluster)
-    monkeypatch.setattr(session, "drive", lambda conductor, slots, check: made.during(conductor, check))
+    monkeypatch.setattr(session, "drive", lambda conductor, slots, check, place: made.during(conductor, check))
     monkeypatch.setattr(session, "_build_report", build)
     monkeypatch.setattr(os, "execv", execv)
     return made
@@ -522,7 +525,7 @@ def test_a_sweep_that_does_not_fit_is_refused_in_one_line(world: World, monkeypa
 
 
 def test_a_sweep_that_just_fits_is_begun(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "choose_slots", lambda space: Slots(parallel=1, threads=1))
+    monkeypatch.setattr(request, "choose_slots", lambda space: Slots(parallel=1, threads=1))
     needed = estimate(world.launch.space, LOOKED.n_images, 1, parameters=LOOKED.parameters).run_bytes
     free(monkeypatch, needed)
     world.during = finish
@@ -530,7 +533,7 @@ def test_a_sweep_that_just_fits_is_begun(world: World, monkeypatch: pytest.Monke
 
 
 def test_bigger_networks_and_more_slots_need_more_room(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "choose_slots", lambda space: Slots(parallel=4, threads=1))
+    monkeypatch.setattr(request, "choose_slots", lambda space: Slots(parallel=4, threads=1))
     free(monkeypatch, 50e6)
     session._check_disk(world.launch, LOOKED)
     with pytest.raises(RequestError, match=r"the sweep needs about \d+\.\d MB, 50\.0 MB are free"):
@@ -551,7 +554,7 @@ def test_a_trial_needs_room_for_two_checkpoints_and_its_model(world: World, monk
 
 
 def test_a_resume_needs_room_for_the_rest_only(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "choose_slots", lambda space: Slots(parallel=1, threads=1))
+    monkeypatch.setattr(request, "choose_slots", lambda space: Slots(parallel=1, threads=1))
     world.during = failing(Interrupted("SIGTERM"), after=2)
     world.run()
     world.again()

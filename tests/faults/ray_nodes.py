@@ -1,0 +1,62 @@
+"""A Ray cluster of several nodes on this machine, on the loopback interface alone, in a process that holds them.
+
+``python ray_nodes.py TEMP PORT`` starts the head and reads commands from stdin, one a line: ``add CPUS [NAME=VALUE …]``
+(a node, with such environment variables), ``kill N`` (the Nth one, at once, with all its processes). Each is answered by
+a line of JSON with the node's number and id. At the end of stdin everything is ended.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # what makes Ray stay on the loopback interface
+
+from ray._private.node import Node
+from ray._private.parameter import RayParams
+
+
+def start(temp: str, port: int, cpus: int, *, head: bool) -> Node:
+    """One node more; Ray's own helper for this would make it the default cluster of everybody on the machine."""
+    where = {"gcs_server_port": port} if head else {"gcs_address": f"127.0.0.1:{port}", "node_manager_port": 0}
+    parameters = RayParams(
+        node_ip_address="127.0.0.1",
+        num_cpus=cpus,
+        num_gpus=0,
+        object_store_memory=80 * 1024**2,
+        min_worker_port=0,
+        max_worker_port=0,
+        temp_dir=temp,
+        include_log_monitor=False,
+        include_dashboard=False,
+        **where,
+    )
+    return Node(parameters, head=head, shutdown_at_exit=True, spawn_reaper=True)
+
+
+def main() -> None:
+    """See above."""
+    temp, port, cpus = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    nodes = [start(temp, port, cpus, head=True)]
+    answer = {"number": 0, "pid": os.getpid()}
+    print(json.dumps(answer), flush=True)
+    for line in sys.stdin:
+        command, value, *variables = line.split()
+        if command == "kill":
+            number = int(value)
+            nodes[number].kill_all_processes(check_alive=False, allow_graceful=False, wait=True)
+        else:
+            before = dict(os.environ)
+            os.environ.update(dict(variable.split("=", 1) for variable in variables))
+            nodes.append(start(temp, port, int(value), head=False))
+            os.environ.clear()
+            os.environ.update(before)
+            number = len(nodes) - 1
+        print(json.dumps({"number": number, "id": nodes[number].node_id if number else ""}), flush=True)
+    for node in reversed(nodes):
+        node.kill_all_processes(check_alive=False, allow_graceful=False)
+
+
+if __name__ == "__main__":
+    main()
