@@ -6,7 +6,7 @@ Order matters: a fact is journaled (fsynced) before anybody acts on it. One thre
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,8 @@ from sweeps.watchdog import Watchdog
 
 MAX_RETRIES = 2
 """How often a trial whose process died is started again before it counts as failed."""
+MAX_NODES = 5
+"""So many of its nodes a trial may lose without being suspected of it; each one more counts as a death of its own."""
 GIVE_UP_AFTER = 5
 """So many failures in a row with the same cause end the sweep: it is not the configurations' fault."""
 
@@ -71,6 +73,7 @@ class Sweep:
         spent = journal.history.active_seconds
         self._deadline = None if hours is None else time.monotonic() + 3600.0 * hours - spent
         self._failures: list[str] = []
+        self._nodes_lost: Counter[str] = Counter()
         self.gave_up: str | None = None
         for record in sorted((r for r in records if r.status.terminal), key=lambda record: record.ended or ""):
             self._count_failure(Outcome(status=record.status, reason=record.reason))
@@ -139,7 +142,8 @@ class Sweep:
         return True
 
     def broke(self, assignment: Assignment, reason: str, fault: Fault) -> None:
-        """A trial's own error fails it; a dead process is tried again, from the last checkpoint.
+        """A trial's own error fails it; a dead process is tried again, from the last checkpoint, as is one on a node
+        that is gone.
 
         An empty ``reason`` means that nobody saw it die: the note it may have left is read.
         """
@@ -152,6 +156,11 @@ class Sweep:
             return
         if fault == "own":
             self._end(trial, assignment.attempt, Outcome(status=Status.FAILED, reason=reason), None)
+            return
+        if fault == "node" and self._nodes_lost[trial.trial_id] < MAX_NODES:
+            self._nodes_lost[trial.trial_id] += 1
+            self._wait(trial, f"{reason}; goes on elsewhere")
+            self._queue.append(trial)
             return
         reason = reason or self._post_mortem(trial.trial_id)
         if deaths <= MAX_RETRIES:

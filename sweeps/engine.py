@@ -104,6 +104,11 @@ class _Guarded:
             return otherwise
 
 
+def _here(actor: Any) -> str:
+    """Where everything is one machine, no trial outlives its node."""
+    return ""
+
+
 class _Stopped(BaseException):
     """Ends Ray's loop after the conductor has failed."""
 
@@ -145,9 +150,15 @@ class _Searcher(Searcher):  # type: ignore[misc]
 
 
 class _Scheduler(FIFOScheduler):  # type: ignore[misc]
-    def __init__(self, guarded: _Guarded, live: dict[str, Assignment], hung: dict[str, str]) -> None:
+    def __init__(
+        self,
+        guarded: _Guarded,
+        live: dict[str, Assignment],
+        hung: dict[str, str],
+        lost_node: Callable[[Any], str] = _here,
+    ) -> None:
         super().__init__()
-        self._guarded, self._live, self._hung = guarded, live, hung
+        self._guarded, self._live, self._hung, self._lost_node = guarded, live, hung, lost_node
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         assignment = self._live.get(trial.trial_id)
@@ -175,6 +186,9 @@ class _Scheduler(FIFOScheduler):  # type: ignore[misc]
             self._guarded.ask(lambda conductor: conductor.put_back(assignment), None)
             return
         reason, fault = _told(text) if hung is None else (hung, "died")
+        gone = "" if reason else self._lost_node(trial.temporary_state.ray_actor)
+        if gone:
+            reason, fault = f"its node is gone: {gone}", "node"
         self._guarded.ask(lambda conductor: conductor.broke(assignment, reason, fault), None)
 
     def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
@@ -270,11 +284,13 @@ class Place:
     """Where trials run. ``alive``, called once a second, raises when Ray is broken.
 
     ``most`` says, whenever a slot is free, how many trials may run at once (``slots.parallel`` of them without);
+    ``lost_node`` names the node that the process of a trial (Ray's actor) ran on, if that is gone, else nothing.
     ``scratch`` is a folder for Ray's files that every node sees (the system's temporary one without).
     """
 
     alive: Callable[[], None] = check_own_processes
     most: Callable[[], int] | None = None
+    lost_node: Callable[[Any], str] = _here
     scratch: Path | None = None
 
 
@@ -295,7 +311,7 @@ def drive(conductor: Conductor, slots: Slots, check: Callable[[], None], place: 
             tune.with_resources(TrialProcess, {"cpu": slots.threads, "gpu": slots.gpus}),
             tune_config=tune.TuneConfig(
                 search_alg=_Searcher(guarded, live, place.most or (lambda: slots.parallel), check),
-                scheduler=_Scheduler(guarded, live, hung),
+                scheduler=_Scheduler(guarded, live, hung, place.lost_node),
                 num_samples=-1,
                 reuse_actors=True,
             ),

@@ -104,6 +104,20 @@ class Census:
         return self._machines
 
 
+def lost_node(actor: Any) -> str:
+    """The node that an actor ran on, when that is gone; empty when it answers, or nobody knows which one it was.
+
+    Ray finds out about a node some seconds later than about its processes, so its port is asked as well.
+    """
+    known = None if actor is None else ray._private.state.actors(actor._actor_id.hex())
+    node_id = known["Address"]["NodeID"] if known else ""
+    for node in ray.nodes():
+        if node["NodeID"] == node_id:
+            there = node["Alive"] and answers(f"{node['NodeManagerAddress']}:{node['NodeManagerPort']}")
+            return "" if there else machine_of(node).name
+    return ""
+
+
 def machine_of(node: Mapping[str, Any]) -> Machine:
     """One of ``ray.nodes()``; people know it by host, address and the beginning of Ray's own number."""
     name = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']}, {node['NodeID'][:8]})"
@@ -127,7 +141,16 @@ def _join(address: str, threads: int) -> None:
         copy_to(Path(folder))
         variables = _threads(threads) | {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
         runtime_env = {"working_dir": folder, "env_vars": variables}
-        _start({"address": address, "runtime_env": runtime_env}, address)
+        # Ray would print the last words of every node that dies.
+        listen, ray._private.worker.listen_error_messages = ray._private.worker.listen_error_messages, _listen_to_nobody
+        try:
+            _start({"address": address, "runtime_env": runtime_env}, address)
+        finally:
+            ray._private.worker.listen_error_messages = listen
+
+
+def _listen_to_nobody(worker: object, stopped: object) -> None:
+    """What is wrong with a node is said by the trials that ran on it."""
 
 
 def _threads(count: int) -> dict[str, str]:

@@ -28,7 +28,7 @@ from sweeps.live import LiveView
 from sweeps.machines import most_at_a_time
 from sweeps.preflight import Looked, preflight
 from sweeps.provenance import provenance
-from sweeps.ray_cluster import Census, EngineLost, cluster
+from sweeps.ray_cluster import Census, EngineLost, cluster, lost_node
 from sweeps.request import Launch
 from sweeps.run_folder import RunFolder
 from sweeps.search import Search
@@ -207,7 +207,12 @@ def _place(launch: Launch, folder: RunFolder, alive: Callable[[], None]) -> Plac
     if not launch.machines:
         return Place(alive=alive)
     census, slots = Census(), launch.slots
-    return Place(alive=alive, most=lambda: most_at_a_time(launch.space, census(), slots), scratch=folder.root)
+    return Place(
+        alive=alive,
+        most=lambda: most_at_a_time(launch.space, census(), slots),
+        lost_node=lost_node,
+        scratch=folder.root,
+    )
 
 
 def _warn_of_parallel(search: Search, slots: Slots) -> None:

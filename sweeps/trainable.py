@@ -16,6 +16,7 @@ import json
 import math
 import os
 import re
+import socket
 import threading
 import time
 import traceback
@@ -24,6 +25,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import ray
 from ray.tune import Trainable
 
 from sweeps.disk import is_full
@@ -34,8 +36,9 @@ if TYPE_CHECKING:
     from repsim.trainer import Trainer
     from repsim.workspace import Workspace
 
-Fault = Literal["own", "died", "disk"]
-"""Why a trial broke. ``own``: it raised; ``died``: its process ended or hung, or memory ran out; ``disk``: no space."""
+Fault = Literal["own", "died", "disk", "node"]
+"""Why a trial broke. ``own``: it raised; ``died``: its process ended or hung, or memory ran out; ``disk``: no space;
+``node``: the machine that it ran on is gone."""
 PAYLOAD = "payload"
 RECYCLED_AFTER = 64
 """A process is replaced after this many trials or later, once it has grown, so that no slow leak goes on for ever."""
@@ -196,8 +199,8 @@ class TrialProcess(Trainable):  # type: ignore[misc]
         if self._assignment.keep_model:
             self._write_model(trainer)
         result = found.to_dict()
-        timing = {"slot": os.getpid(), "began": self._began, "finished": time.time()}
-        return Report(epochs=epochs, result=result | {"facts": found.facts | timing})
+        where = {"node": node_name(), "slot": os.getpid(), "began": self._began, "finished": time.time()}
+        return Report(epochs=epochs, result=result | {"facts": found.facts | where})
 
     def _open(self) -> Trainer:
         import torch
@@ -269,6 +272,12 @@ class TrialProcess(Trainable):  # type: ignore[misc]
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():  # the one that names the others' checksums comes last
             write_atomically(folder / name, content)
+
+
+def node_name() -> str:
+    """The machine, and the beginning of Ray's number of it: a machine that left and came back is another node."""
+    number = ray.get_runtime_context().get_node_id()[:8] if ray.is_initialized() else "no Ray"
+    return f"{socket.gethostname()} ({number})"
 
 
 def resident_mib() -> float | None:
