@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -58,10 +58,11 @@ class Sweep:
         disk: Disk,
         threads: int,
         cache_dir: Path | None,
+        data_hashes: Mapping[str, Collection[str]] | None = None,
     ) -> None:
         self._search, self._journal, self._folder, self._listener = search, journal, folder, listener
         self._disk, self._watchdog = disk, Watchdog(space.resources.epoch_timeout)
-        self._threads, self._cache_dir = threads, cache_dir
+        self._threads, self._cache_dir, self._data_hashes = threads, cache_dir, data_hashes or {}
         self._keep_models = space.resources.models == "front"
         self._objective = space.objectives[0]
         records = journal.history.records.values()
@@ -120,6 +121,7 @@ class Sweep:
             cache_dir=None if self._cache_dir is None else str(self._cache_dir),
             threads=self._threads,
             keep_model=self._keep_models and trial.stage is Stage.SEARCH,
+            data_hashes=sorted(self._data_hashes.get(trial.data, ())),
         )
 
     def reported(self, assignment: Assignment, report: Report) -> bool:

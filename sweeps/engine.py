@@ -104,7 +104,7 @@ class _Guarded:
             return otherwise
 
 
-def _here(actor: Any) -> str:
+def _here(actor: str) -> str:
     """Where everything is one machine, no trial outlives its node."""
     return ""
 
@@ -155,10 +155,12 @@ class _Scheduler(FIFOScheduler):  # type: ignore[misc]
         guarded: _Guarded,
         live: dict[str, Assignment],
         hung: dict[str, str],
-        lost_node: Callable[[Any], str] = _here,
+        lost_node: Callable[[str], str] = _here,
     ) -> None:
         super().__init__()
         self._guarded, self._live, self._hung, self._lost_node = guarded, live, hung, lost_node
+        self.actors: dict[str, str] = {}
+        """Ray's number of the process that each trial was last seen in; no handle, which would keep it alive."""
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         assignment = self._live.get(trial.trial_id)
@@ -186,7 +188,7 @@ class _Scheduler(FIFOScheduler):  # type: ignore[misc]
             self._guarded.ask(lambda conductor: conductor.put_back(assignment), None)
             return
         reason, fault = _told(text) if hung is None else (hung, "died")
-        gone = "" if reason else self._lost_node(trial.temporary_state.ray_actor)
+        gone = "" if reason else self._lost_node(self.actors.get(trial.trial_id, ""))
         if gone:
             reason, fault = f"its node is gone: {gone}", "node"
         self._guarded.ask(lambda conductor: conductor.broke(assignment, reason, fault), None)
@@ -233,14 +235,19 @@ class _Watch(Callback):  # type: ignore[misc]
         hung: dict[str, str],
         check: Callable[[], None],
         alive: Callable[[], None] = check_own_processes,
+        actors: dict[str, str] | None = None,
     ) -> None:
         self._guarded, self._live, self._hung, self._check, self._alive = guarded, live, hung, check, alive
+        self._actors = {} if actors is None else actors
         self._killed: dict[str, float] = {}
         self._looked = self._stepped = 0.0
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: object) -> None:
         assignment = self._live.get(trial.trial_id)
         if assignment is not None:
+            actor = trial.temporary_state.ray_actor
+            if actor is not None:
+                self._actors[trial.trial_id] = actor._actor_id.hex()
             self._guarded.ask(lambda conductor: conductor.began(assignment), None)
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: object) -> None:
@@ -284,13 +291,13 @@ class Place:
     """Where trials run. ``alive``, called once a second, raises when Ray is broken.
 
     ``most`` says, whenever a slot is free, how many trials may run at once (``slots.parallel`` of them without);
-    ``lost_node`` names the node that the process of a trial (Ray's actor) ran on, if that is gone, else nothing.
+    ``lost_node`` names the node that a trial's process (Ray's number of it) ran on, if that is gone, else nothing.
     ``scratch`` is a folder for Ray's files that every node sees (the system's temporary one without).
     """
 
     alive: Callable[[], None] = check_own_processes
     most: Callable[[], int] | None = None
-    lost_node: Callable[[Any], str] = _here
+    lost_node: Callable[[str], str] = _here
     scratch: Path | None = None
 
 
@@ -304,6 +311,7 @@ def drive(conductor: Conductor, slots: Slots, check: Callable[[], None], place: 
     live: dict[str, Assignment] = {}
     hung: dict[str, str] = {}
     guarded = _Guarded(conductor)
+    scheduler = _Scheduler(guarded, live, hung, place.lost_node)
     _sweep_away_leftovers(place.scratch)
     prefix = f"{_DISPOSABLE}{os.getpid()}-"
     with tempfile.TemporaryDirectory(prefix=prefix, dir=place.scratch, ignore_cleanup_errors=True) as disposable:
@@ -311,7 +319,7 @@ def drive(conductor: Conductor, slots: Slots, check: Callable[[], None], place: 
             tune.with_resources(TrialProcess, {"cpu": slots.threads, "gpu": slots.gpus}),
             tune_config=tune.TuneConfig(
                 search_alg=_Searcher(guarded, live, place.most or (lambda: slots.parallel), check),
-                scheduler=_Scheduler(guarded, live, hung, place.lost_node),
+                scheduler=scheduler,
                 num_samples=-1,
                 reuse_actors=True,
             ),
@@ -319,7 +327,7 @@ def drive(conductor: Conductor, slots: Slots, check: Callable[[], None], place: 
                 name="sweep",
                 storage_path=disposable,
                 verbose=0,
-                callbacks=[_Watch(guarded, live, hung, check, place.alive)],
+                callbacks=[_Watch(guarded, live, hung, check, place.alive, scheduler.actors)],
                 failure_config=tune.FailureConfig(max_failures=0),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
             ),

@@ -66,6 +66,7 @@ def carry_out(given: Sequence[str], signals: Signals) -> int:
         command=shlex.join(["python", "sweeps/launch.py", *given]),
         tracking_uri=arguments.tracking_uri,
         address=arguments.address,
+        storage=arguments.storage,
         report=arguments.report,
         warm_start=arguments.warm_start,
     )
@@ -117,6 +118,10 @@ def resumed(arguments: Arguments, name: str) -> tuple[Space, str]:
     """The space as an earlier launch stored it; only --parallel and a larger --trials change it."""
     from sweeps.journal import read_history
 
+    if arguments.storage not in (None, "none") and not (RUNS / name).exists():
+        from sweeps.mirror import rebuild
+
+        rebuild(str(arguments.storage), RUNS.resolve(), name)
     folder = RunFolder.open_existing(RUNS.resolve(), name)
     header = read_history(folder.journal).header or {}
     document = header.get("space")

@@ -104,12 +104,12 @@ class Census:
         return self._machines
 
 
-def lost_node(actor: Any) -> str:
-    """The node that an actor ran on, when that is gone; empty when it answers, or nobody knows which one it was.
+def lost_node(actor: str) -> str:
+    """The node that an actor (by Ray's number) ran on, when that is gone; empty when it answers, or was never known.
 
     Ray finds out about a node some seconds later than about its processes, so its port is asked as well.
     """
-    known = None if actor is None else ray._private.state.actors(actor._actor_id.hex())
+    known = ray._private.state.actors(actor) if actor else {}
     node_id = known["Address"]["NodeID"] if known else ""
     for node in ray.nodes():
         if node["NodeID"] == node_id:

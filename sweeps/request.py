@@ -17,7 +17,7 @@ class Launch:
     """What is to be run: a validated space, and where. ``resume`` says that ``runs_dir/name`` is to be continued.
 
     ``warm_start`` names earlier sweeps in ``runs_dir``; ``machines`` are those of the cluster at ``address``, once they
-    have been looked at.
+    have been looked at; ``storage`` is where the journal is mirrored.
     """
 
     space: Space
@@ -27,6 +27,7 @@ class Launch:
     command: str
     tracking_uri: str | None = None
     address: str | None = None
+    storage: str | None = None
     machines: tuple[Machine, ...] = ()
     cache_dir: Path | None = None
     report: bool = True

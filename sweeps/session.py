@@ -16,6 +16,7 @@ import yaml
 
 from repsim.errors import one_line
 from repsim.records import Status
+from sweeps import mirror
 from sweeps.cluster_check import answers, check_cluster
 from sweeps.conductor import Sweep
 from sweeps.confirmation import End
@@ -58,6 +59,7 @@ def run(launch: Launch, signals: Signals) -> int:
     if launch.resume:
         signals.last_words = f"interrupted; go on with: {launch.resume_command}"
     uri = resolve_tracking_uri(launch.tracking_uri)
+    storage = _storage(launch, folder)
     if launch.address is None:
         check_gpus(launch.space)
     else:
@@ -77,7 +79,7 @@ def run(launch: Launch, signals: Signals) -> int:
     )
     writer.check()
     try:
-        with _journal(launch, signals, evidence) as journal:
+        with _journal(launch, signals, evidence) as journal, _mirrored(storage, folder, journal):
             signals.last_words = f"interrupted; go on with: {launch.resume_command}"
             return _guarded(launch, looked, signals, uri, writer, folder, journal)
     except (Interrupted, KeyboardInterrupt):
@@ -184,6 +186,7 @@ def _search(
             disk=disk,
             threads=slots.threads,
             cache_dir=launch.cache_dir,
+            data_hashes={data: {images for images, _ in grounds} for data, grounds in looked.grounds.items()},
         )
         if not search.finished:
             # A signal is only noted meanwhile: an exception out of the middle of Ray's compiled code would not be ours.
@@ -264,6 +267,31 @@ def _journal(launch: Launch, signals: Signals, evidence: Sequence[Evidence]) -> 
         yield journal
 
 
+def _storage(launch: Launch, folder: RunFolder) -> str | None:
+    """Where the journal is mirrored, now or since an earlier launch; RequestError when that cannot be."""
+    storage = launch.storage or (mirror.remembered(folder) if launch.resume else None)
+    if storage in (None, mirror.OFF):
+        return None
+    if launch.resume:
+        mirror.check_current(storage, folder)
+    else:
+        mirror.check_free(storage, launch.name)
+    return storage
+
+
+@contextmanager
+def _mirrored(storage: str | None, folder: RunFolder, journal: Journal) -> Iterator[None]:
+    """The journal's copy elsewhere is kept current meanwhile."""
+    if storage is None:
+        mirror.forget(folder)
+        yield
+        return
+    with mirror.Mirror(storage, folder, lambda: journal.history.length, _say) as kept:
+        journal.fenced_by(kept)
+        _say(f"mirrored; go on elsewhere with: {folder.resume_command} --storage {shlex.quote(storage)}")
+        yield
+
+
 def _on_stuck(launch: Launch, folder: RunFolder, signals: Signals) -> Callable[[str], None]:
     """What to do, on another thread, when Ray is dead and the main thread waits for it: end this process at any cost.
 
@@ -304,6 +332,7 @@ def _start_again(launch: Launch) -> NoReturn:
         ("--parallel", launch.space.search.parallel),
         ("--tracking-uri", launch.tracking_uri),
         ("--address", launch.address),
+        ("--storage", launch.storage),
     ):
         if value is not None:
             options += [option, str(value)]

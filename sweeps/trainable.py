@@ -54,8 +54,9 @@ class Assignment:
     """What a slot is told to run.
 
     ``config`` is the flat configuration, ``objective`` the first val objective, ``known_epochs`` how many epochs the
-    journal holds already, ``launched_from`` the folder that relative paths in the configuration start from. With
-    ``keep_model`` the model is left in the run folder as well.
+    journal holds already, ``launched_from`` the folder that relative paths in the configuration start from;
+    ``data_hashes`` are those of the images that the driver has seen (any where it has seen none). With ``keep_model``
+    the model is left in the run folder as well.
     """
 
     trial_id: str
@@ -68,6 +69,7 @@ class Assignment:
     cache_dir: str | None
     threads: int
     keep_model: bool = False
+    data_hashes: Sequence[str] = ()
 
     def to_config(self) -> dict[str, object]:
         """As Ray's trial configuration: one string, so that Ray neither flattens nor logs it key by key."""
@@ -217,12 +219,21 @@ class TrialProcess(Trainable):  # type: ignore[misc]
         metric, direction = asked.objective
         best_by = Objective(metric=metric, direction="maximize" if direction == "maximize" else "minimize")
         config = TrialConfig.from_flat(asked.config, where=asked.trial_id)
+        self._check_images(self._workspace.images(config.data).data_hash)
         trainer = Trainer(config, workspace=self._workspace, best_by=best_by)
         checkpoint = self._checkpoint_path()
         if checkpoint.exists():
             trainer.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True))
         self._trainer = trainer
         return trainer
+
+    def _check_images(self, found: str) -> None:
+        """RuntimeError when the images here are not the driver's: another machine may have others under their names."""
+        wanted = self._assignment.data_hashes
+        if wanted and found not in wanted:
+            raise RuntimeError(
+                f"node {node_name()} has other images than the driver: data hash {found} instead of {', '.join(wanted)}"
+            )
 
     def _checkpoint_path(self) -> Path:
         return self._folder.checkpoint(self._assignment.trial_id)

@@ -46,6 +46,7 @@ LIBRARIES = {
         "rich",
         "yaml",
         "filelock",
+        "fsspec",
     },
     "reports": {"mlflow", "pandas", "pyarrow", "numpy", "scipy", "matplotlib", "plotly"},
 }

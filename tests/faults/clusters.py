@@ -62,7 +62,7 @@ def ray_cluster(cpus: int = 1, **variables: str) -> Iterator[RayCluster]:
         env=os.environ | environment | variables,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=(temp / "stderr").open("w"),
+        stderr=subprocess.DEVNULL,
         text=True,
     )
     made = RayCluster(address=f"127.0.0.1:{port}", environment=environment, process=process)

@@ -1,8 +1,8 @@
 """A Ray cluster of several nodes on this machine, on the loopback interface alone, in a process that holds them.
 
-``python ray_nodes.py TEMP PORT`` starts the head and reads commands from stdin, one a line: ``add CPUS [NAME=VALUE …]``
-(a node, with such environment variables), ``kill N`` (the Nth one, at once, with all its processes). Each is answered by
-a line of JSON with the node's number and id. At the end of stdin everything is ended.
+``python ray_nodes.py TEMP PORT CPUS`` starts the head and reads commands from stdin, one a line: ``add CPUS [NAME=VALUE
+…]`` (a node, with such environment variables), ``kill N`` (the Nth node, at once, with all its processes). Each is
+answered by a line of JSON with the node's number and id. At the end of stdin everything is ended.
 """
 
 from __future__ import annotations
