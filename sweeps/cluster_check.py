@@ -33,8 +33,8 @@ _TOKEN = "token"
 _REFUSALS: Mapping[str, str] = {
     "InvalidAuthToken": "it refuses this shell's token: set RAY_AUTH_MODE=token and the head node's token "
     "(RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH)",
-    "no authentication token": "RAY_AUTH_MODE is token, but there is none here: copy the head node's ~/.ray/auth_token, "
-    "or set RAY_AUTH_TOKEN_PATH",
+    "no authentication token": "RAY_AUTH_MODE is token, but there is none here: copy the head node's "
+    "~/.ray/auth_token, or set RAY_AUTH_TOKEN_PATH",
     "Version mismatch": "it runs another version of Ray or Python",
     "expects this IP address": "no node of it runs on this machine: `ray start --address={address}` here first",
     "Can't find a node_ip_address": "no node of it runs on this machine: `ray start --address={address}` here first",

@@ -122,6 +122,19 @@ def test_a_token_that_is_refused_is_told_in_seconds(
     assert "RAY_AUTH_MODE is token, but there is none here" in printed
 
 
+def test_a_node_that_does_not_share_the_folder_is_named(cluster: RayCluster, images: Path, tmp_path: Path) -> None:
+    space = write_space(tmp_path, images, trials=2, epochs=2)
+    failed = cluster.hide(tmp_path)
+    if failed:
+        pytest.skip(f"no node can have a disk of its own here: {failed}")
+    node = cluster.add(1)
+    code, printed = launch(tmp_path, "--space", str(space), "--name", "x", "--address", cluster.address)
+    assert (code, printed.count("\n")) == (2, 1), printed
+    assert f"{node[:8]}) does not see {tmp_path}; allowed: the same path on every node: a shared file system" in printed
+    assert not (tmp_path / "runs").exists()
+    assert list(tmp_path.glob(".repsim-probe-*")) == []
+
+
 def test_a_cluster_that_loses_its_head_leaves_a_sweep_to_resume(
     cluster: RayCluster, images: Path, tmp_path: Path
 ) -> None:

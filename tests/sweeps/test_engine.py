@@ -23,7 +23,7 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
 from sweeps import engine
-from sweeps.engine import drive
+from sweeps.engine import Place, drive
 from sweeps.ray_cluster import QUIET, EngineLost, cluster
 from sweeps.slots import Slots
 from sweeps.trainable import (
@@ -195,6 +195,15 @@ def test_free_slots_are_filled_and_no_more(stage: Stage) -> None:
     assert stage.live == {"b": assignment(1)}
 
 
+def test_the_number_of_slots_may_change(stage: Stage) -> None:
+    most = {"now": 1}
+    searcher = engine._Searcher(stage.guarded, stage.live, lambda: most["now"], stage.check)
+    assert isinstance(searcher.suggest("a"), dict)
+    assert searcher.suggest("b") is None
+    most["now"] = 2
+    assert isinstance(searcher.suggest("b"), dict)
+
+
 def test_it_is_over_when_nothing_runs_any_more() -> None:
     stage = Stage(Sweep(trials=1), parallel=2)
     stage.searcher.suggest("a")
@@ -303,6 +312,41 @@ def test_an_error_that_ray_did_not_write_down_has_no_reason(stage: Stage, tmp_pa
         Path(str(trial.error_file)).unlink()
     stage.scheduler.on_trial_error(None, trial)
     assert stage.conductor.heard == [("broke", "t0000", "", "died")]
+
+
+class ActorID:
+    """Ray's number of a process, inside its handle."""
+
+    def hex(self) -> str:
+        return "abc"
+
+
+def test_a_death_without_a_reason_may_be_the_nodes(stage: Stage, tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def lost(actor: str) -> str:
+        asked.append(actor)
+        return "host1" if actor == "abc" else ""
+
+    scheduler = engine._Scheduler(stage.guarded, stage.live, stage.hung, lost)
+    watch = engine._Watch(stage.guarded, stage.live, stage.hung, lambda: None, lambda: None, scheduler.actors)
+    stage.searcher.suggest("a")
+    watch.on_trial_start(0, [], RayTrial("a", tmp_path, actor=SimpleNamespace(_actor_id=ActorID())))
+    scheduler.on_trial_error(None, RayTrial("a", tmp_path, DIED))
+    stage.searcher.suggest("b")
+    scheduler.on_trial_error(None, RayTrial("b", tmp_path, DIED))
+    assert stage.conductor.heard[1:] == [
+        ("broke", "t0000", "its node is gone: host1", "node"),
+        ("broke", "t0001", "", "died"),
+    ]
+    assert asked == ["abc", ""], "it was never seen in a process"
+
+
+def test_an_error_with_a_reason_is_not_the_nodes(stage: Stage, tmp_path: Path) -> None:
+    scheduler = engine._Scheduler(stage.guarded, stage.live, stage.hung, lambda actor: "host1")
+    stage.searcher.suggest("a")
+    scheduler.on_trial_error(None, RayTrial("a", tmp_path, ERRORS[0][0]))
+    assert stage.conductor.heard == [("broke", "t0000", "ValueError: no (a.py:3)", "own")]
 
 
 def test_a_replaced_slot_puts_its_trial_back(stage: Stage, tmp_path: Path) -> None:
@@ -628,6 +672,21 @@ def test_a_run_is_put_together_and_leaves_nothing(temporary: Path, monkeypatch: 
     assert Tuner.made["run"].failure_config.max_failures == 0
     assert list(temporary.iterdir()) == []
     assert issubclass(Tuner.made["trainable"], TrialProcess)
+
+
+def test_on_a_cluster_rays_files_lie_where_every_node_sees_them(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scratch = temporary / "runs"
+    (scratch / f"repsim-ray-{os.getppid()}-left").mkdir(parents=True)
+    (scratch / "checkpoints").mkdir()
+    seen: list[Path] = []
+    monkeypatch.setattr(Tuner, "fit_with", lambda: seen.append(Path(Tuner.made["run"].storage_path)), raising=False)
+    place = Place(alive=lambda: None, most=lambda: 7, scratch=scratch)
+    drive(Sweep(), Slots(parallel=2, threads=1), lambda: None, place)
+    assert seen[0].parent == scratch
+    assert Tuner.made["tune"].search_alg._most() == 7
+    assert [path.name for path in scratch.iterdir()] == ["checkpoints"], "what killed drivers left is gone as well"
 
 
 @pytest.mark.parametrize("error", [OSError(5, "Input/output error"), RuntimeError("the lease is lost")])
