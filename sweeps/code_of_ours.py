@@ -9,7 +9,7 @@ from pathlib import Path
 
 PACKAGES = ("repsim", "sweeps", "search_spaces")
 """What a trial's process imports, and what those read."""
-_SUFFIXES = frozenset((".py", ".yaml", ".json", ".md", ".typed"))
+_SUFFIXES = frozenset((".py", ".yaml", ".json", ".typed"))
 _DEPENDENCIES = ("torch", "timm", "numpy", "scipy", "scikit-learn", "pillow", "pydantic", "safetensors", "pyarrow")
 """What a trial's numbers depend on."""
 

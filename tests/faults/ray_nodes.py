@@ -1,9 +1,12 @@
 """A Ray cluster of several nodes on this machine, on the loopback interface alone, in a process that holds them.
 
-``python ray_nodes.py TEMP PORT CPUS`` starts the head and reads commands from stdin, one a line: ``add CPUS [NAME=VALUE
-…]`` (a node, with such environment variables), ``kill N`` (the Nth node, at once, with all its processes), ``hide PATH``
-(nodes added from now on see an empty folder there). Each is answered by a line of JSON, with the node's number and id,
-or with why it could not be done. At the end of stdin everything is ended.
+``python ray_nodes.py TEMP PORT CPUS`` starts the head and reads commands from stdin, one a line:
+
+``add CPUS [NAME=VALUE …]``  a node, with such environment variables
+``kill N``                   the Nth node, at once, with all its processes
+``hide PATH``                nodes that are added from now on see an empty folder there
+
+Each is answered by a line of JSON: the node's number and id, or why it could not be done. At the end of stdin all end.
 """
 
 from __future__ import annotations
