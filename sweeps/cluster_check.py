@@ -29,6 +29,8 @@ from sweeps.space import Space
 PATIENCE = 90.0
 """Seconds in which every node has started a process and looked; installing nothing, it takes a few."""
 _KNOCK_SECONDS = 3.0
+_IMPATIENT = {"RAY_gcs_server_request_timeout_seconds": "10"}
+"""For Ray's search for a node on this machine, which else takes a minute."""
 _TOKEN = "token"
 _REFUSALS: Mapping[str, str] = {
     "InvalidAuthToken": "it refuses this shell's token: set RAY_AUTH_MODE=token and the head node's token "
@@ -36,8 +38,7 @@ _REFUSALS: Mapping[str, str] = {
     "no authentication token": "RAY_AUTH_MODE is token, but there is none here: copy the head node's "
     "~/.ray/auth_token, or set RAY_AUTH_TOKEN_PATH",
     "Version mismatch": "it runs another version of Ray or Python",
-    "expects this IP address": "no node of it runs on this machine: `ray start --address={address}` here first",
-    "Can't find a node_ip_address": "no node of it runs on this machine: `ray start --address={address}` here first",
+    "No node info found": "no node of it runs on this machine: `ray start --address={address}` here first",
 }
 """What Ray writes when it cannot join, and the nearest cause in words."""
 
@@ -131,7 +132,8 @@ def _unwritten(token: Path, node: Answer) -> list[tuple[str, str]]:
 def _witnesses(address: str, request: Mapping[str, object]) -> list[Answer]:
     """What every node has seen; RequestError, with the nearest cause, when the cluster cannot be joined."""
     command = [sys.executable, "-m", "sweeps.cluster_witness", json.dumps(request)]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(root()), os.environ.get("PYTHONPATH", "")])}
+    environment = os.environ | _IMPATIENT
+    environment["PYTHONPATH"] = os.pathsep.join([str(root()), os.environ.get("PYTHONPATH", "")])
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         with subprocess.Popen(command, stdout=out, stderr=err, env=environment) as process:
             try:
@@ -143,7 +145,7 @@ def _witnesses(address: str, request: Mapping[str, object]) -> list[Answer]:
         if process.returncode != 0 or not lines:
             err.seek(0)
             said = (err.read().strip().splitlines() or ["it ended without a word"])[-1]
-            _refuse(address, f"cannot be joined: {one_line(said, 300)}")
+            _refuse(address, _cause(said, address) or f"cannot be joined: {one_line(said, 300)}")
     found: list[Answer] = json.loads(lines[-1])
     return found
 
@@ -153,12 +155,17 @@ def _wait(process: subprocess.Popen[bytes], address: str, err: IO[str]) -> None:
     deadline = time.monotonic() + PATIENCE
     while process.poll() is None:
         said = os.pread(err.fileno(), 100_000, 0).decode(errors="replace")
-        for mark, cause in _REFUSALS.items():
-            if mark in said:
-                _refuse(address, cause.replace("{address}", address))
+        cause = _cause(said, address)
+        if cause:
+            _refuse(address, cause)
         if time.monotonic() > deadline:
             _refuse(address, f"not every node has answered within {PATIENCE:.0f} s", "nodes that can start a process")
         time.sleep(0.05)
+
+
+def _cause(said: str, address: str) -> str:
+    """The nearest cause of what Ray wrote, in words; empty when it is not one of those that are known."""
+    return next((cause.replace("{address}", address) for mark, cause in _REFUSALS.items() if mark in said), "")
 
 
 def _refuse(address: str, problem: str, allowed: str = "") -> NoReturn:

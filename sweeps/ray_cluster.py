@@ -188,7 +188,8 @@ def _start(options: Mapping[str, object], address: str | None) -> None:
     try:
         ray.init(**options, log_to_driver=False, logging_level=logging.CRITICAL)
     except Exception as error:  # a node that takes too long to start, on a busy machine, is a plain Exception to Ray
-        said = one_line(" ".join(str(error).split()), 200)
+        because = "" if error.__cause__ is None else f": {error.__cause__}"
+        said = one_line(" ".join(f"{error}{because}".split()), 200)
         if address is not None:
             raise RequestError(Mistake(where="--address", key=address, problem=f"cannot be joined: {said}")) from None
         raise EngineLost(f"Ray does not start: {said}") from None

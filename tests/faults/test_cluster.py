@@ -138,7 +138,7 @@ def test_a_node_that_does_not_share_the_folder_is_named(cluster: RayCluster, ima
 def test_a_cluster_that_loses_its_head_leaves_a_sweep_to_resume(
     cluster: RayCluster, images: Path, tmp_path: Path
 ) -> None:
-    space = write_space(tmp_path, images, trials=2, epochs=40)
+    space = write_space(tmp_path, images, trials=2, epochs=12)
     with started(tmp_path, "--space", str(space), "--name", "left", "--address", cluster.address) as process:
         wait_for(tmp_path, "left", "epoch", 2, process)
         below = list(descendants(process.pid))
@@ -150,6 +150,8 @@ def test_a_cluster_that_loses_its_head_leaves_a_sweep_to_resume(
     assert "Traceback" not in printed
     wait_until_gone(below, 20)
     before = records(tmp_path, "left")
-    code, printed = launch(tmp_path, "--resume", "left")
+    code, printed = launch(tmp_path, "--resume", "left", "--no-report")
     assert code == 0, printed
-    assert set(before) <= set(assert_agreement(tmp_path, "left", 2))
+    after = records(tmp_path, "left")
+    assert set(before) <= set(after)
+    assert [record.status for record in after.values()] == [Status.COMPLETED] * 2
