@@ -179,6 +179,10 @@ def check_current(uri: str, folder: RunFolder) -> None:
     store = Store(uri)
     with _reachable(store):
         _, there = mirrored(store, folder.name)
+    _check_begins_with(folder, there, uri)
+
+
+def _check_begins_with(folder: RunFolder, there: bytes, uri: str) -> None:
     if not folder.journal.read_bytes().startswith(there):
         _refuse(
             uri,
@@ -221,14 +225,15 @@ class Mirror:
             raise LeaseLost(f"{self._where}: another launch has taken the sweep up from its mirror")
 
     def __enter__(self) -> Self:
-        """Claim the sweep and begin; RequestError when the storage cannot be used, or has more than the folder."""
-        check_current(self._store.uri, self._folder)
+        """Claim the sweep and begin; RequestError when the storage cannot be used, or has more than the folder.
+
+        Call :func:`check_current` first: after the claim, whoever wrote before has to stop.
+        """
         with _reachable(self._store):
             self._writer = claim(self._store, self._folder.name)
             self._store.write(f"{self._folder.name}/space.yaml", self._folder.space.read_bytes())
             self._segments, content = mirrored(self._store, self._folder.name)
-        if not self._folder.journal.read_bytes().startswith(content):
-            _refuse(self._store.uri, "another launch has gone on meanwhile; resume again")
+        _check_begins_with(self._folder, content, self._store.uri)
         self._offset = len(content)
         write_atomically(self._folder.root / NOTE, json.dumps({"storage": self._store.uri}).encode() + b"\n")
         self._thread.start()

@@ -11,6 +11,7 @@ from repsim.data.sources import count_images
 from sweeps.cluster_check import check_cluster
 from sweeps.disk import check_room
 from sweeps.estimate import estimate
+from sweeps.mirror import OFF, check_free
 from sweeps.preflight import preflight
 from sweeps.request import Launch
 from sweeps.slots import check_gpus
@@ -24,6 +25,8 @@ def rehearse(launch: Launch) -> list[str]:
     """The resolved space and its cost, in lines; RequestError, with every mistake found, when it would not start."""
     space, lines = launch.space, list[str]()
     resolve_tracking_uri(launch.tracking_uri)
+    if launch.storage not in (None, OFF):
+        check_free(str(launch.storage), launch.name)
     if launch.address is None:
         check_gpus(space)
     else:

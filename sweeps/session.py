@@ -309,7 +309,7 @@ def _on_stuck(launch: Launch, folder: RunFolder, signals: Signals) -> Callable[[
 def _replace_ray(launch: Launch, folder: RunFolder, why: str) -> int:
     """Start again with a new Ray; the exit code when that has been tried too often."""
     ended = sum(record.status.terminal for record in read_history(folder.journal).records.values())
-    gone = launch.address is not None and launch.address != "auto" and not answers(launch.address)
+    gone = launch.address is not None and (launch.address == "auto" or not answers(launch.address))
     if gone or not _may_start_again(ended):
         _say(f"gave up: {why}; when it is mended, go on with: {launch.resume_command}")
         return GAVE_UP

@@ -271,7 +271,7 @@ def test_a_driver_that_comes_between_is_seen(
         return claim(store, name)
 
     monkeypatch.setattr(module, "claim", slowly)
-    with pytest.raises(RequestError, match="another launch has gone on meanwhile"), mirror_of(uri, folder, journal):
+    with pytest.raises(RequestError, match="the sweep went on elsewhere"), mirror_of(uri, folder, journal):
         pass
 
 

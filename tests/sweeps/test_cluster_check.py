@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ray._private.runtime_env.packaging import get_uri_for_directory
 
 from repsim.errors import RequestError
 from sweeps import cluster_check, code_of_ours
@@ -239,6 +240,14 @@ def test_a_copy_of_the_code_is_the_code_and_little_else(tmp_path: Path, monkeypa
     assert fingerprint() == before
     (tmp_path / "repsim" / "new.py").touch()
     assert fingerprint() != before
+
+
+def test_ray_gives_every_copy_the_same_name(tmp_path: Path) -> None:
+    names = set()
+    for name in ("one", "two"):
+        copy_to(tmp_path / name)
+        names.add(get_uri_for_directory(str(tmp_path / name), include_gitignore=True))
+    assert len(names) == 1, "a node that has it does not fetch it again"
 
 
 def test_the_request_is_what_a_node_reads(
