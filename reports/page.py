@@ -229,7 +229,7 @@ def _trials_section(sweep: Sweep, studies: Sequence[Study]) -> str:
     return "\n".join(parts)
 
 
-_OF_ONE_RUN = frozenset({"slot", "began", "finished", "optimiser_steps"})
+_OF_ONE_RUN = frozenset({"node", "slot", "began", "finished", "optimiser_steps"})
 """Facts of the first run alone, which say nothing about its data set."""
 
 

@@ -29,6 +29,7 @@ _VALUES = (
     "resume",
     "warm-start",
     "address",
+    "storage",
     "tracking-uri",
 )
 _SWITCHES = ("dry-run", "no-report", "version", "help")
@@ -73,6 +74,7 @@ class Arguments:
     seed: int | None = None
     resume: str | None = None
     address: str | None = None
+    storage: str | None = None
     tracking_uri: str | None = None
     dry_run: bool = False
     report: bool = True
@@ -116,6 +118,7 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
         seed=numbers["seed"],
         resume=given.resume,
         address=given.address,
+        storage=given.storage,
         tracking_uri=given.tracking_uri,
         dry_run=given.dry_run,
         report=not given.no_report,
@@ -169,7 +172,17 @@ def _parser() -> argparse.ArgumentParser:
     how = parser.add_argument_group("how and where")
     how.add_argument("--name", metavar="NAME", help=f"of the sweep; default: SPACE-yymmdd-hhmmss ({NAME_ALLOWED})")
     how.add_argument("--parallel", metavar="N", help="trials at a time; default: what the machine carries")
-    how.add_argument("--address", metavar="ADDR", help="of a running Ray cluster; default: this machine alone")
+    how.add_argument(
+        "--address",
+        metavar="ADDR",
+        help="HOST:PORT of a Ray cluster's head, from one of its nodes; default: this machine alone",
+    )
+    how.add_argument(
+        "--storage",
+        metavar="URI",
+        help="mirror the journal there, so that --resume NAME --storage URI goes on on another machine: a folder, or "
+        "what an installed fsspec plugin serves (s3://...); none: not any more",
+    )
     how.add_argument("--tracking-uri", metavar="URI", help="of MLflow; default: sqlite:///mlflow.db in this folder")
     how.add_argument(
         "--dry-run", action="store_true", help="refuse what a start would, print the space and an estimate"
@@ -179,8 +192,8 @@ def _parser() -> argparse.ArgumentParser:
     again.add_argument(
         "--resume",
         metavar="NAME",
-        help="go on with runs/NAME as it was set up; only --parallel, --address, --tracking-uri, --no-report and a "
-        "larger --trials may stand beside it",
+        help="go on with runs/NAME as it was set up; only --parallel, --address, --storage, --tracking-uri, "
+        "--no-report and a larger --trials may stand beside it",
     )
     again.add_argument(
         "--warm-start",
@@ -273,7 +286,7 @@ def _together(said: dict[str, object]) -> list[Mistake]:
             where=f"--{flag}",
             key="",
             problem="cannot change what --resume goes on with",
-            allowed="--parallel, --address, --tracking-uri, --no-report and a larger --trials",
+            allowed="--parallel, --address, --storage, --tracking-uri, --no-report and a larger --trials",
         )
         for flag in _NEW_ONLY
         if flag in said

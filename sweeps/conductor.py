@@ -6,8 +6,8 @@ Order matters: a fact is journaled before anybody acts on it. One thread calls a
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -25,6 +25,8 @@ from sweeps.watchdog import Watchdog
 
 MAX_RETRIES = 2
 """How often a trial whose process died is started again before it counts as failed."""
+MAX_NODES = 5
+"""So many of its nodes a trial may lose without being suspected of it; each one more counts as a death of its own."""
 GIVE_UP_AFTER = 5
 """So many failures in a row with the same cause end the sweep: it is not the configurations' fault."""
 
@@ -56,10 +58,11 @@ class Sweep:
         disk: Disk,
         threads: int,
         cache_dir: Path | None,
+        data_hashes: Mapping[str, Collection[str]] | None = None,
     ) -> None:
         self._search, self._journal, self._folder, self._listener = search, journal, folder, listener
         self._disk, self._watchdog = disk, Watchdog(space.resources.epoch_timeout)
-        self._threads, self._cache_dir = threads, cache_dir
+        self._threads, self._cache_dir, self._data_hashes = threads, cache_dir, data_hashes or {}
         self._keep_models = space.resources.models == "front"
         self._objective = space.objectives[0]
         records = journal.history.records.values()
@@ -71,6 +74,7 @@ class Sweep:
         spent = journal.history.active_seconds
         self._deadline = None if hours is None else time.monotonic() + 3600.0 * hours - spent
         self._failures: list[str] = []
+        self._nodes_lost: Counter[str] = Counter()
         self.gave_up: str | None = None
         for record in sorted((r for r in records if r.status.terminal), key=lambda record: record.ended or ""):
             self._count_failure(Outcome(status=record.status, reason=record.reason))
@@ -117,6 +121,7 @@ class Sweep:
             cache_dir=None if self._cache_dir is None else str(self._cache_dir),
             threads=self._threads,
             keep_model=self._keep_models and trial.stage is Stage.SEARCH,
+            data_hashes=sorted(self._data_hashes.get(trial.data, ())),
         )
 
     def reported(self, assignment: Assignment, report: Report) -> bool:
@@ -139,7 +144,8 @@ class Sweep:
         return True
 
     def broke(self, assignment: Assignment, reason: str, fault: Fault) -> None:
-        """A trial's own error fails it; a dead process is tried again, from the last checkpoint.
+        """A trial's own error fails it; a dead process is tried again, from the last checkpoint, as is one on a node
+        that is gone.
 
         An empty ``reason`` means that nobody saw it die: the note it may have left is read.
         """
@@ -152,6 +158,11 @@ class Sweep:
             return
         if fault == "own":
             self._end(trial, assignment.attempt, Outcome(status=Status.FAILED, reason=reason), None)
+            return
+        if fault == "node" and self._nodes_lost[trial.trial_id] < MAX_NODES:
+            self._nodes_lost[trial.trial_id] += 1
+            self._wait(trial, f"{reason}; goes on elsewhere")
+            self._queue.append(trial)
             return
         reason = reason or self._post_mortem(trial.trial_id)
         if deaths <= MAX_RETRIES:

@@ -6,27 +6,25 @@ experiment folder is disposable, and nothing is ever restored from it.
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import shutil
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import ray
 from ray import tune
-from ray._private import ray_constants
 from ray.tune import Callback
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from repsim.errors import Mistake, RequestError, one_line
+from repsim.errors import one_line
+from sweeps.ray_cluster import LOOK_EVERY, EngineLost, check_own_processes
 from sweeps.slots import Slots
 from sweeps.trainable import (
     Assignment,
@@ -39,17 +37,6 @@ from sweeps.trainable import (
     TrialProcess,
 )
 
-_QUIET = {
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    # Ray's snapshots are never read: make them rare.
-    "TUNE_GLOBAL_CHECKPOINT_S": "100000",
-    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_DEDUP_LOGS": "0",
-}
 _NOT_BEGUN = f"{TrialNotBegun.__name__}: "
 _ERRORS: Mapping[str, Fault] = {
     f"{TrialFailed.__name__}: ": "own",
@@ -58,23 +45,12 @@ _ERRORS: Mapping[str, Fault] = {
 }
 _PYTHON_ERROR = re.compile(r"^(?!ray\.)[\w.]*(Error|Exception|Exit)\b.*: ")
 _DISPOSABLE = "repsim-ray-"
-_LOOK_EVERY = 1.0
-"""Seconds between two looks at Ray's own processes and at trials that have been silent for too long."""
-_STUCK_SECONDS = 5.0
-"""So long after a death of Ray's own processes the main thread has noticed it, or never will."""
 _STOOD_STILL = 5.0
 """Two turns of Ray's loop are never so many seconds apart unless the driver was kept from running."""
 _KILL_SECONDS = 30.0
 """A trial's process that is not gone so long after it was killed cannot be reached: Ray itself is broken."""
 
 T = TypeVar("T")
-
-
-class EngineLost(BaseException):
-    """Ray is broken beyond what it mends itself: a new one has to be started, from the journal.
-
-    Not an Exception, so that Ray does not take it for one of its own on the way out.
-    """
 
 
 class Conductor(Protocol):
@@ -128,23 +104,28 @@ class _Guarded:
             return otherwise
 
 
+def _here(actor: str) -> str:
+    """Where everything is one machine, no trial outlives its node."""
+    return ""
+
+
 class _Stopped(BaseException):
     """Ends Ray's loop after the conductor has failed."""
 
 
 class _Searcher(Searcher):  # type: ignore[misc]
     def __init__(
-        self, guarded: _Guarded, live: dict[str, Assignment], parallel: int, check: Callable[[], None]
+        self, guarded: _Guarded, live: dict[str, Assignment], most: Callable[[], int], check: Callable[[], None]
     ) -> None:
         super().__init__(metric=None, mode=None)
-        self._guarded, self._live, self._parallel, self._check = guarded, live, parallel, check
+        self._guarded, self._live, self._most, self._check = guarded, live, most, check
 
     def suggest(self, trial_id: str) -> dict[str, object] | str | None:
         # as long as nothing runs and nothing is proposed (a full disk), Ray asks here and nowhere else
         self._check()
         if self._guarded.failure is not None:
             raise _Stopped
-        if len(self._live) >= self._parallel:
+        if len(self._live) >= self._most():
             return None
         assignment = self._guarded.ask(lambda conductor: conductor.next_assignment(), None)
         if assignment is not None:
@@ -169,9 +150,17 @@ class _Searcher(Searcher):  # type: ignore[misc]
 
 
 class _Scheduler(FIFOScheduler):  # type: ignore[misc]
-    def __init__(self, guarded: _Guarded, live: dict[str, Assignment], hung: dict[str, str]) -> None:
+    def __init__(
+        self,
+        guarded: _Guarded,
+        live: dict[str, Assignment],
+        hung: dict[str, str],
+        lost_node: Callable[[str], str] = _here,
+    ) -> None:
         super().__init__()
-        self._guarded, self._live, self._hung = guarded, live, hung
+        self._guarded, self._live, self._hung, self._lost_node = guarded, live, hung, lost_node
+        self.actors: dict[str, str] = {}
+        """Ray's number of the process that each trial was last seen in; no handle, which would keep it alive."""
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         assignment = self._live.get(trial.trial_id)
@@ -199,6 +188,9 @@ class _Scheduler(FIFOScheduler):  # type: ignore[misc]
             self._guarded.ask(lambda conductor: conductor.put_back(assignment), None)
             return
         reason, fault = _told(text) if hung is None else (hung, "died")
+        gone = "" if reason else self._lost_node(self.actors.get(trial.trial_id, ""))
+        if gone:
+            reason, fault = f"its node is gone: {gone}", "node"
         self._guarded.ask(lambda conductor: conductor.broke(assignment, reason, fault), None)
 
     def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
@@ -229,80 +221,33 @@ def _told(text: str) -> tuple[str, Fault]:
     return "", "died"
 
 
-@contextmanager
-def cluster(slots: Slots, address: str | None, on_stuck: Callable[[str], None]) -> Iterator[None]:
-    """A Ray of our own for the time of the sweep (loopback only), or the cluster at ``address``.
-
-    ``on_stuck`` is called, on a thread of its own, when a process of Ray's has died and the main thread, which may be
-    waiting for just that process, has not found out.
-    Raises EngineLost when Ray does not start, RequestError when the cluster cannot be joined.
-    """
-    os.environ.update(_QUIET)
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ[name] = str(slots.threads)
-    for name in ("ray", "ray.tune", "ray.data"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    options: dict[str, object] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
-    if address is None:
-        # Ray binds to the machine's public address even on a laptop, except where it believes it cannot form clusters.
-        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-        ray_constants.ENABLE_RAY_CLUSTER = False
-        options |= {
-            "address": "local",
-            "num_cpus": slots.parallel * slots.threads,
-            "include_dashboard": False,
-        }
-    else:
-        options["address"] = address
-    _start(options, address)
-    lost, over = False, threading.Event()
-    threading.Thread(target=_stand_by, args=(over, on_stuck), name="Ray's watch", daemon=True).start()
-    try:
-        yield
-    except EngineLost:
-        lost = True
-        raise
-    finally:
-        over.set()
-        node = ray._private.worker._global_node
-        if node is not None and (lost or node.dead_processes()):
-            # an orderly end would wait for processes that are gone
-            node.kill_all_processes(check_alive=False, allow_graceful=False)
-        else:
-            ray.shutdown()
-
-
-def _start(options: Mapping[str, object], address: str | None) -> None:
-    """Start or join Ray, without the signal handlers it would install over ours."""
-    install, ray._private.utils.set_sigterm_handler = ray._private.utils.set_sigterm_handler, lambda handler: None
-    try:
-        ray.init(**options)
-    except Exception as error:  # a node that takes too long to start, on a busy machine, is a plain Exception to Ray
-        said = one_line(" ".join(str(error).split()), 200)
-        if address is not None:
-            raise RequestError(Mistake(where="--address", key=address, problem=f"cannot be joined: {said}")) from None
-        raise EngineLost(f"Ray does not start: {said}") from None
-    finally:
-        ray._private.utils.set_sigterm_handler = install
-
-
 class _Watch(Callback):  # type: ignore[misc]
     """Calls ``check`` in every turn of Ray's loop, from Python code, where an exception may be raised safely.
 
-    Looks, once a second, whether Ray's own processes live (else Ray waits for a minute, or for ever) and kills the
+    Looks, once a second, whether Ray is ``alive`` (else Ray waits for a minute, or for ever) and kills the
     processes of trials that have hung: their errors then reach the scheduler.
     """
 
     def __init__(
-        self, guarded: _Guarded, live: dict[str, Assignment], hung: dict[str, str], check: Callable[[], None]
+        self,
+        guarded: _Guarded,
+        live: dict[str, Assignment],
+        hung: dict[str, str],
+        check: Callable[[], None],
+        alive: Callable[[], None] = check_own_processes,
+        actors: dict[str, str] | None = None,
     ) -> None:
-        self._guarded, self._live, self._hung, self._check = guarded, live, hung, check
+        self._guarded, self._live, self._hung, self._check, self._alive = guarded, live, hung, check, alive
+        self._actors = {} if actors is None else actors
         self._killed: dict[str, float] = {}
         self._looked = self._stepped = 0.0
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: object) -> None:
         assignment = self._live.get(trial.trial_id)
         if assignment is not None:
+            actor = trial.temporary_state.ray_actor
+            if actor is not None:
+                self._actors[trial.trial_id] = actor._actor_id.hex()
             self._guarded.ask(lambda conductor: conductor.began(assignment), None)
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: object) -> None:
@@ -313,10 +258,10 @@ class _Watch(Callback):  # type: ignore[misc]
         gap, self._stepped = now - self._stepped, now
         if _STOOD_STILL < gap < now:
             self._guarded.ask(lambda conductor: conductor.stood_still(gap), None)
-        if now - self._looked < _LOOK_EVERY:
+        if now - self._looked < LOOK_EVERY:
             return
         self._looked = now
-        _check_own_processes()
+        self._alive()
         nothing: Mapping[str, str] = {}
         overdue = self._guarded.ask(lambda conductor: conductor.overdue(), nothing)
         self._killed = {trial_id: when for trial_id, when in self._killed.items() if trial_id in overdue}
@@ -341,40 +286,40 @@ def _hung(assignment: Assignment, reason: str, conductor: Conductor) -> None:
     conductor.broke(assignment, reason, "died")
 
 
-def _stand_by(over: threading.Event, on_stuck: Callable[[str], None]) -> None:
-    while not over.wait(_LOOK_EVERY):
-        try:
-            _check_own_processes()
-        except EngineLost as lost:
-            if not over.wait(_STUCK_SECONDS):
-                on_stuck(str(lost))
-                return
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where trials run. ``alive``, called once a second, raises when Ray is broken.
 
-
-def _check_own_processes() -> None:
-    """EngineLost when a process of the Ray that we started is gone."""
-    node = ray._private.worker._global_node
-    if node is not None and node.dead_processes():
-        names = ", ".join(sorted({name for name, _ in node.dead_processes()}))
-        raise EngineLost(f"Ray's {names} died")
-
-
-def drive(conductor: Conductor, slots: Slots, check: Callable[[], None]) -> None:
-    """Run until the conductor has nothing more to run. Needs a :func:`cluster`.
-
-    ``check`` is called some ten times a second; what it raises ends the run. Raises EngineLost when Ray is broken, and
-    what the conductor raises.
+    ``most`` says, whenever a slot is free, how many trials may run at once (``slots.parallel`` of them without);
+    ``lost_node`` names the node that a trial's process (Ray's number of it) ran on, if that is gone, else nothing.
+    ``scratch`` is a folder for Ray's files that every node sees (the system's temporary one without).
     """
+
+    alive: Callable[[], None] = check_own_processes
+    most: Callable[[], int] | None = None
+    lost_node: Callable[[str], str] = _here
+    scratch: Path | None = None
+
+
+def drive(conductor: Conductor, slots: Slots, check: Callable[[], None], place: Place | None = None) -> None:
+    """Run until the conductor has nothing more to run. Needs a :func:`sweeps.ray_cluster.cluster`.
+
+    ``check`` is called some ten times a second; what it raises ends the run, as does what ``place.alive`` raises.
+    Raises EngineLost when Ray is broken, and what the conductor raises.
+    """
+    place = place or Place()
     live: dict[str, Assignment] = {}
     hung: dict[str, str] = {}
     guarded = _Guarded(conductor)
-    _sweep_away_leftovers()
-    with tempfile.TemporaryDirectory(prefix=f"{_DISPOSABLE}{os.getpid()}-", ignore_cleanup_errors=True) as disposable:
+    scheduler = _Scheduler(guarded, live, hung, place.lost_node)
+    _sweep_away_leftovers(place.scratch)
+    prefix = f"{_DISPOSABLE}{os.getpid()}-"
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=place.scratch, ignore_cleanup_errors=True) as disposable:
         tuner = tune.Tuner(
             tune.with_resources(TrialProcess, {"cpu": slots.threads, "gpu": slots.gpus}),
             tune_config=tune.TuneConfig(
-                search_alg=_Searcher(guarded, live, slots.parallel, check),
-                scheduler=_Scheduler(guarded, live, hung),
+                search_alg=_Searcher(guarded, live, place.most or (lambda: slots.parallel), check),
+                scheduler=scheduler,
                 num_samples=-1,
                 reuse_actors=True,
             ),
@@ -382,7 +327,7 @@ def drive(conductor: Conductor, slots: Slots, check: Callable[[], None]) -> None
                 name="sweep",
                 storage_path=disposable,
                 verbose=0,
-                callbacks=[_Watch(guarded, live, hung, check)],
+                callbacks=[_Watch(guarded, live, hung, check, place.alive, scheduler.actors)],
                 failure_config=tune.FailureConfig(max_failures=0),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
             ),
@@ -398,8 +343,10 @@ def drive(conductor: Conductor, slots: Slots, check: Callable[[], None]) -> None
         raise guarded.failure
 
 
-def _sweep_away_leftovers() -> None:
-    """Remove the disposable folders of drivers that were killed."""
+def _sweep_away_leftovers(scratch: Path | None) -> None:
+    """Remove the disposable folders of drivers that were killed; in a sweep's own folder, all are."""
+    for folder in () if scratch is None else scratch.glob(f"{_DISPOSABLE}*"):
+        shutil.rmtree(folder, ignore_errors=True)
     for folder in Path(tempfile.gettempdir()).glob(f"{_DISPOSABLE}*"):
         owner = folder.name.removeprefix(_DISPOSABLE).partition("-")[0]
         if owner.isdigit() and not Path(f"/proc/{owner}").exists() and Path("/proc/self").exists():

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO, NoReturn, Self
+from typing import BinaryIO, NoReturn, Protocol, Self
 
 from repsim.errors import Mistake, RequestError, one_line
 from repsim.records import EpochResult, Status, TrialResult
@@ -32,6 +32,17 @@ VERSION = 1
 EPOCHS_EVERY = 0.05
 """Seconds within which several epochs share an fsync."""
 _SUM = re.compile(rb',"crc":(\d+)}$')
+
+
+class Fence(Protocol):
+    """Knows whether another launch has taken the sweep over."""
+
+    @property
+    def lost(self) -> bool:
+        """Whether one was seen; it stays true."""
+
+    def check(self) -> None:
+        """Raises LeaseLost when one has."""
 
 
 class Journal:
@@ -53,6 +64,7 @@ class Journal:
         self.path = path
         self.history = history
         self._lease = lease
+        self._fences: list[Fence] = [lease]
         self._file = file
         self._held = b""  # folded in, not written
         self._unsynced = b""  # written, not fsynced
@@ -103,7 +115,11 @@ class Journal:
     @property
     def is_lost(self) -> bool:
         """Whether another launch has taken the sweep over."""
-        return self._lease.lost
+        return any(fence.lost for fence in self._fences)
+
+    def fenced_by(self, fence: Fence) -> None:
+        """Ask this one as well, before every line, whether the sweep is still ours."""
+        self._fences.append(fence)
 
     def proposed(self, trial: Trial, *, held: bool = False) -> None:
         """A trial exists; written before anything else hears of it."""
@@ -169,7 +185,8 @@ class Journal:
     def _append(self, event: str, held: bool = False, *, sync: bool = True, **fields: object) -> None:
         text = _encoded(self.history.length, event, fields)
         fold = self.history.prepare(json.loads(text), str(self.path))
-        self._lease.check()
+        for fence in self._fences:
+            fence.check()
         if held:
             self._held += text
         else:

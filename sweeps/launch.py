@@ -53,6 +53,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def carry_out(given: Sequence[str], signals: Signals) -> int:
     """What the command line asks for; RequestError when it is wrong, Interrupted when a signal arrives too early."""
     arguments = parse_arguments(given)
+    if arguments.address is not None:
+        from sweeps.cluster_check import check_address
+
+        check_address(arguments.address)
     space, name = resumed(arguments, arguments.resume) if arguments.resume is not None else asked(arguments)
     launch = Launch(
         space=space,
@@ -62,6 +66,7 @@ def carry_out(given: Sequence[str], signals: Signals) -> int:
         command=shlex.join(["python", "sweeps/launch.py", *given]),
         tracking_uri=arguments.tracking_uri,
         address=arguments.address,
+        storage=arguments.storage,
         report=arguments.report,
         warm_start=arguments.warm_start,
     )
@@ -113,6 +118,10 @@ def resumed(arguments: Arguments, name: str) -> tuple[Space, str]:
     """The space as an earlier launch stored it; only --parallel and a larger --trials change it."""
     from sweeps.journal import read_history
 
+    if arguments.storage not in (None, "none") and not (RUNS / name).exists():
+        from sweeps.mirror import rebuild
+
+        rebuild(str(arguments.storage), RUNS.resolve(), name)
     folder = RunFolder.open_existing(RUNS.resolve(), name)
     header = read_history(folder.journal).header or {}
     document = header.get("space")

@@ -5,12 +5,16 @@ The one thing left out, because it can take long, is to decode a large data set:
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from repsim.data.sources import count_images
+from sweeps.cluster_check import check_cluster
 from sweeps.disk import check_room
 from sweeps.estimate import estimate
+from sweeps.mirror import OFF, check_free
 from sweeps.preflight import preflight
 from sweeps.request import Launch
-from sweeps.slots import check_gpus, choose_slots
+from sweeps.slots import check_gpus
 from sweeps.tracking_uri import resolve_tracking_uri
 
 FEW_IMAGES = 500
@@ -21,12 +25,16 @@ def rehearse(launch: Launch) -> list[str]:
     """The resolved space and its cost, in lines; RequestError, with every mistake found, when it would not start."""
     space, lines = launch.space, list[str]()
     resolve_tracking_uri(launch.tracking_uri)
+    if launch.storage not in (None, OFF):
+        check_free(str(launch.storage), launch.name)
     if launch.address is None:
         check_gpus(space)
+    else:
+        launch = replace(launch, machines=check_cluster(launch.address, space, launch.runs_dir))
     n_images = {source: count_images(source) for source in space.data}
     unseen = [source for source, count in n_images.items() if count > FEW_IMAGES]
     looked = preflight(space, cache_dir=launch.cache_dir, say=lines.append, unseen=unseen)
-    slots = choose_slots(space)
+    slots = launch.slots
     cost = estimate(space, n_images, slots.parallel, parameters=looked.parameters)
     check_room(launch.runs_dir, cost.run_bytes)
     lines += [space.describe(), f"slots: {slots.parallel} at a time, {slots.threads} threads each", *cost.lines()]

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -15,21 +16,25 @@ import yaml
 
 from repsim.errors import one_line
 from repsim.records import Status
+from sweeps import mirror
+from sweeps.cluster_check import answers, check_cluster
 from sweeps.conductor import Sweep
 from sweeps.confirmation import End
 from sweeps.disk import Disk, check_room
-from sweeps.engine import EngineLost, cluster, drive
+from sweeps.engine import Place, drive
 from sweeps.estimate import PARAMETER_BYTES, estimate, trial_model_bytes
 from sweeps.journal import Journal, LeaseLost, first_line, read_history
 from sweeps.listeners import Listeners
 from sweeps.live import LiveView
+from sweeps.machines import most_at_a_time
 from sweeps.preflight import Looked, preflight
 from sweeps.provenance import provenance
+from sweeps.ray_cluster import Census, EngineLost, cluster, lost_node
 from sweeps.request import Launch
 from sweeps.run_folder import RunFolder
 from sweeps.search import Search
 from sweeps.signals import INTERRUPTED, Interrupted, Signals
-from sweeps.slots import Slots, check_gpus, choose_slots
+from sweeps.slots import Slots, check_gpus
 from sweeps.space import Space
 from sweeps.study import Evidence
 from sweeps.tracking import SweepWriter, resolve_tracking_uri
@@ -52,10 +57,13 @@ def run(launch: Launch, signals: Signals) -> int:
     """
     folder = RunFolder(launch.runs_dir / launch.name)
     if launch.resume:
-        signals.last_words = f"interrupted; go on with: {folder.resume_command}"
+        signals.last_words = f"interrupted; go on with: {launch.resume_command}"
     uri = resolve_tracking_uri(launch.tracking_uri)
+    storage = _storage(launch, folder)
     if launch.address is None:
         check_gpus(launch.space)
+    else:
+        launch = replace(launch, machines=check_cluster(launch.address, launch.space, launch.runs_dir))
     looked = preflight(launch.space, cache_dir=launch.cache_dir, say=_say)
     _check_disk(launch, looked)
     earlier = {} if launch.resume else earlier_sweeps(launch.space, launch.warm_start, launch.runs_dir)
@@ -71,13 +79,13 @@ def run(launch: Launch, signals: Signals) -> int:
     )
     writer.check()
     try:
-        with _journal(launch, signals, evidence) as journal:
-            signals.last_words = f"interrupted; go on with: {folder.resume_command}"
+        with _journal(launch, signals, evidence) as journal, _mirrored(storage, folder, journal):
+            signals.last_words = f"interrupted; go on with: {launch.resume_command}"
             return _guarded(launch, looked, signals, uri, writer, folder, journal)
     except (Interrupted, KeyboardInterrupt):
         if not folder.journal.exists():
             raise
-        signals.last_words = f"interrupted; go on with: {folder.resume_command}"
+        signals.last_words = f"interrupted; go on with: {launch.resume_command}"
         _say(signals.last_words)
         signals.last_words = ""
         return INTERRUPTED
@@ -86,7 +94,7 @@ def run(launch: Launch, signals: Signals) -> int:
         return GAVE_UP
     except OSError as error:
         said = one_line(str(error), 300)
-        _say(f"the disk refuses: {said}; when it is mended, go on with: {folder.resume_command}")
+        _say(f"the disk refuses: {said}; when it is mended, go on with: {launch.resume_command}")
         return GAVE_UP
     except EngineLost as lost:
         return _replace_ray(launch, folder, str(lost))
@@ -132,14 +140,14 @@ def _attended(
         writer.log_report(folder.report)
     writer.close(status)
     if gave_up is not None:
-        _say(f"gave up: {gave_up}; when it is mended, go on with: {folder.resume_command}")
+        _say(f"gave up: {gave_up}; when it is mended, go on with: {launch.resume_command}")
         return GAVE_UP
     return _verdict(journal, folder, uri, writer)
 
 
 def _check_disk(launch: Launch, looked: Looked) -> None:
     """RequestError when what the sweep will leave does not fit where it will leave it."""
-    slots = choose_slots(launch.space).parallel
+    slots = launch.slots.parallel
     whole = estimate(launch.space, looked.n_images, slots, parameters=looked.parameters).run_bytes
     check_room(launch.runs_dir, round(whole * _share_left(launch)))
 
@@ -158,7 +166,7 @@ def _search(
     """Propose and run until the budget is spent; returns why the sweep gave up, if it did."""
     search = Search(launch.space, from_header(journal.history.header))
     search.restore(list(journal.history.records.values()))
-    slots = choose_slots(launch.space)
+    slots = launch.slots
     _warn_of_parallel(search, slots)
     view = LiveView(launch.space, search.total, sys.stdout)
     reserve = _CHECKPOINTS_FREE * looked.parameters * PARAMETER_BYTES
@@ -178,12 +186,14 @@ def _search(
             disk=disk,
             threads=slots.threads,
             cache_dir=launch.cache_dir,
+            data_hashes={data: {images for images, _ in grounds} for data, grounds in looked.grounds.items()},
         )
         if not search.finished:
             # A signal is only noted meanwhile: an exception out of the middle of Ray's compiled code would not be ours.
-            with signals.noted() as check, cluster(slots, launch.address, _on_stuck(launch, folder, signals)):
+            on_stuck = _on_stuck(launch, folder, signals)
+            with signals.noted() as check, cluster(slots, launch.address, on_stuck) as alive:
                 check()
-                drive(sweep, slots, check)
+                drive(sweep, slots, check, _place(launch, folder, alive))
             if sweep.gave_up is None and not sweep.complete:
                 raise Interrupted("Ray ended early")
         if sweep.gave_up is None:
@@ -193,6 +203,19 @@ def _search(
         listeners.leave()
         view.close()
         _say_how_it_ended(launch.space, search)
+
+
+def _place(launch: Launch, folder: RunFolder, alive: Callable[[], None]) -> Place:
+    """A cluster's size changes, and all that its nodes are sure to share is the run's folder."""
+    if not launch.machines:
+        return Place(alive=alive)
+    census, slots = Census(), launch.slots
+    return Place(
+        alive=alive,
+        most=lambda: most_at_a_time(launch.space, census(), slots),
+        lost_node=lost_node,
+        scratch=folder.root,
+    )
 
 
 def _warn_of_parallel(search: Search, slots: Slots) -> None:
@@ -244,6 +267,31 @@ def _journal(launch: Launch, signals: Signals, evidence: Sequence[Evidence]) -> 
         yield journal
 
 
+def _storage(launch: Launch, folder: RunFolder) -> str | None:
+    """Where the journal is mirrored, now or since an earlier launch; RequestError when that cannot be."""
+    storage = launch.storage or (mirror.remembered(folder) if launch.resume else None)
+    if storage in (None, mirror.OFF):
+        return None
+    if launch.resume:
+        mirror.check_current(storage, folder)
+    else:
+        mirror.check_free(storage, launch.name)
+    return storage
+
+
+@contextmanager
+def _mirrored(storage: str | None, folder: RunFolder, journal: Journal) -> Iterator[None]:
+    """The journal's copy elsewhere is kept current meanwhile."""
+    if storage is None:
+        mirror.forget(folder)
+        yield
+        return
+    with mirror.Mirror(storage, folder, lambda: journal.history.length, _say) as kept:
+        journal.fenced_by(kept)
+        _say(f"mirrored; go on elsewhere with: {folder.resume_command} --storage {shlex.quote(storage)}")
+        yield
+
+
 def _on_stuck(launch: Launch, folder: RunFolder, signals: Signals) -> Callable[[str], None]:
     """What to do, on another thread, when Ray is dead and the main thread waits for it: end this process at any cost.
 
@@ -261,8 +309,9 @@ def _on_stuck(launch: Launch, folder: RunFolder, signals: Signals) -> Callable[[
 def _replace_ray(launch: Launch, folder: RunFolder, why: str) -> int:
     """Start again with a new Ray; the exit code when that has been tried too often."""
     ended = sum(record.status.terminal for record in read_history(folder.journal).records.values())
-    if not _may_start_again(ended):
-        _say(f"gave up: {why}; when it is mended, go on with: {folder.resume_command}")
+    gone = launch.address is not None and (launch.address == "auto" or not answers(launch.address))
+    if gone or not _may_start_again(ended):
+        _say(f"gave up: {why}; when it is mended, go on with: {launch.resume_command}")
         return GAVE_UP
     _say(f"{why}; starting again from the journal")
     _start_again(launch)
@@ -283,6 +332,7 @@ def _start_again(launch: Launch) -> NoReturn:
         ("--parallel", launch.space.search.parallel),
         ("--tracking-uri", launch.tracking_uri),
         ("--address", launch.address),
+        ("--storage", launch.storage),
     ):
         if value is not None:
             options += [option, str(value)]

@@ -9,7 +9,7 @@ from pathlib import Path
 from repsim.errors import Mistake, RequestError
 from sweeps.space import Space
 
-_TRIALS_PER_SLOT = 4
+TRIALS_PER_SLOT = 4
 _NVIDIA = Path("/proc/driver/nvidia/gpus")
 
 
@@ -31,7 +31,7 @@ def choose_slots(space: Space) -> Slots:
     cores, gpus = len(os.sched_getaffinity(0)), visible_gpus()
     asked, cpus = space.search.parallel, space.resources.cpus_per_worker
     most = gpus if gpus > 0 else max(1, cores // (1 if cpus is None else cpus))
-    parallel = max(1, min(most, space.budget.trials // _TRIALS_PER_SLOT)) if asked is None else asked
+    parallel = max(1, min(most, space.budget.trials // TRIALS_PER_SLOT)) if asked is None else asked
     threads = max(1, cores // parallel) if cpus is None else cpus
     share = space.resources.gpus_per_worker
     if share is None:

@@ -16,6 +16,7 @@ import json
 import math
 import os
 import re
+import socket
 import threading
 import time
 import traceback
@@ -24,6 +25,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import ray
 from ray.tune import Trainable
 
 from sweeps.disk import is_full
@@ -34,8 +36,9 @@ if TYPE_CHECKING:
     from repsim.trainer import Trainer
     from repsim.workspace import Workspace
 
-Fault = Literal["own", "died", "disk"]
-"""Why a trial broke. ``own``: it raised; ``died``: its process ended or hung, or memory ran out; ``disk``: no space."""
+Fault = Literal["own", "died", "disk", "node"]
+"""Why a trial broke. ``own``: it raised; ``died``: its process ended or hung, or memory ran out; ``disk``: no space;
+``node``: the machine that it ran on is gone."""
 PAYLOAD = "payload"
 RECYCLED_AFTER = 64
 """A process is replaced after this many trials or later, once it has grown, so that no slow leak goes on for ever."""
@@ -51,8 +54,9 @@ class Assignment:
     """What a slot is told to run.
 
     ``config`` is the flat configuration, ``objective`` the first val objective, ``known_epochs`` how many epochs the
-    journal holds already, ``launched_from`` the folder that relative paths in the configuration start from. With
-    ``keep_model`` the model is left in the run folder as well.
+    journal holds already, ``launched_from`` the folder that relative paths in the configuration start from;
+    ``data_hashes`` are those of the images that the driver has seen (any where it has seen none). With ``keep_model``
+    the model is left in the run folder as well.
     """
 
     trial_id: str
@@ -65,6 +69,7 @@ class Assignment:
     cache_dir: str | None
     threads: int
     keep_model: bool = False
+    data_hashes: Sequence[str] = ()
 
     def to_config(self) -> dict[str, object]:
         """As Ray's trial configuration: one string, so that Ray neither flattens nor logs it key by key."""
@@ -196,8 +201,8 @@ class TrialProcess(Trainable):  # type: ignore[misc]
         if self._assignment.keep_model:
             self._write_model(trainer)
         result = found.to_dict()
-        timing = {"slot": os.getpid(), "began": self._began, "finished": time.time()}
-        return Report(epochs=epochs, result=result | {"facts": found.facts | timing})
+        where = {"node": node_name(), "slot": os.getpid(), "began": self._began, "finished": time.time()}
+        return Report(epochs=epochs, result=result | {"facts": found.facts | where})
 
     def _open(self) -> Trainer:
         import torch
@@ -214,12 +219,21 @@ class TrialProcess(Trainable):  # type: ignore[misc]
         metric, direction = asked.objective
         best_by = Objective(metric=metric, direction="maximize" if direction == "maximize" else "minimize")
         config = TrialConfig.from_flat(asked.config, where=asked.trial_id)
+        self._check_images(self._workspace.images(config.data).data_hash)
         trainer = Trainer(config, workspace=self._workspace, best_by=best_by)
         checkpoint = self._checkpoint_path()
         if checkpoint.exists():
             trainer.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True))
         self._trainer = trainer
         return trainer
+
+    def _check_images(self, found: str) -> None:
+        """RuntimeError when the images here are not the driver's: another machine may have others under their names."""
+        wanted = self._assignment.data_hashes
+        if wanted and found not in wanted:
+            raise RuntimeError(
+                f"node {node_name()} has other images than the driver: data hash {found} instead of {', '.join(wanted)}"
+            )
 
     def _checkpoint_path(self) -> Path:
         return self._folder.checkpoint(self._assignment.trial_id)
@@ -269,6 +283,12 @@ class TrialProcess(Trainable):  # type: ignore[misc]
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():  # the one that names the others' checksums comes last
             write_atomically(folder / name, content)
+
+
+def node_name() -> str:
+    """The machine, and the beginning of Ray's number of it: a machine that left and came back is another node."""
+    number = ray.get_runtime_context().get_node_id()[:8] if ray.is_initialized() else "no Ray"
+    return f"{socket.gethostname()} ({number})"
 
 
 def resident_mib() -> float | None:

@@ -48,6 +48,7 @@ LIBRARIES = {
         "rich",
         "yaml",
         "filelock",
+        "fsspec",
     },
     "reports": {"mlflow", "pandas", "pyarrow", "numpy", "scipy", "matplotlib", "plotly"},
 }

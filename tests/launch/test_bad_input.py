@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -155,6 +155,17 @@ def test_weights_that_are_not_there(folder: Path, capsys: pytest.CaptureFixture[
 def test_a_broken_tracking_uri(uri: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (line,) = refused(capsys, folder, "--space", "tiny.yaml", "--tracking-uri", uri)
     assert uri.split(":")[0] in line or "--tracking-uri" in line
+
+
+@pytest.mark.parametrize("more", [(), ("--dry-run",)], ids=["start", "dry run"])
+def test_a_storage_without_its_plugin(more: Sequence[str], folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (line,) = refused(capsys, folder, "--space", "tiny.yaml", "--storage", "nope://x", *more)
+    assert line.startswith("--storage: nope://x: 'Protocol not known: nope'")
+
+
+def test_a_storage_that_does_not_know_the_sweep(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (line,) = refused(capsys, folder, "--resume", "gone", "--storage", str(folder / "images"))
+    assert "holds no sweep gone" in line
 
 
 def test_runs_that_cannot_be_a_folder(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

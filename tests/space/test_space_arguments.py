@@ -19,7 +19,20 @@ def test_the_smallest_command() -> None:
 
 def test_every_flag() -> None:
     argv = ["--space", "x", "--set", "a=1", "--set", "b=[1, 2]", "--data", "p", "--data", "q", "--name", "n.1"]
-    argv += ["--trials", "7", "--parallel", "2", "--seed", "0", "--address", "h:1", "--tracking-uri", "u"]
+    argv += [
+        "--trials",
+        "7",
+        "--parallel",
+        "2",
+        "--seed",
+        "0",
+        "--address",
+        "h:1",
+        "--storage",
+        "s",
+        "--tracking-uri",
+        "u",
+    ]
     assert parse_arguments([*argv, "--dry-run", "--no-report"]) == Arguments(
         space="x",
         overrides=("a=1", "b=[1, 2]"),
@@ -29,6 +42,7 @@ def test_every_flag() -> None:
         parallel=2,
         seed=0,
         address="h:1",
+        storage="s",
         tracking_uri="u",
         dry_run=True,
         report=False,

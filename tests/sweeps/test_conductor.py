@@ -16,7 +16,7 @@ import pytest
 
 from repsim.records import EPOCH_METRICS, FACTS, METRICS, EpochResult, Status, TrialResult
 from sweeps import disk as disk_module
-from sweeps.conductor import GIVE_UP_AFTER, MAX_RETRIES, Sweep
+from sweeps.conductor import GIVE_UP_AFTER, MAX_NODES, MAX_RETRIES, Sweep
 from sweeps.disk import Disk
 from sweeps.journal import Journal, read_history
 from sweeps.run_folder import RunFolder
@@ -718,3 +718,36 @@ def test_fresh_seeds_come_after_the_search_and_after_a_restart(tmp_path: Path) -
     assert after.sweep.complete
     assert after.search.counts[Status.COMPLETED] == 3
     after.journal.close()
+
+
+def test_a_lost_node_is_no_fault_of_its_trials(stage: Stage) -> None:
+    for number in range(1, MAX_NODES + 1):
+        assignment = stage.next()
+        assert (assignment.trial_id, assignment.attempt) == ("t0000", number)
+        stage.sweep.broke(assignment, "its node is gone: host1", "node")
+        assert stage.reason(assignment) == "its node is gone: host1; goes on elsewhere"
+        assert stage.journal.history.records["t0000"].deaths == 0
+    for _ in range(MAX_RETRIES + 1):
+        assignment = stage.next()
+        stage.sweep.broke(assignment, "its node is gone: host1", "node")
+    assert stage.status(assignment) is Status.FAILED, "a trial that takes node after node down does not go on for ever"
+    assert stage.reason(assignment) == f"its node is gone: host1; given up after {MAX_RETRIES + 1} times"
+
+
+def test_a_trial_is_told_which_images_the_driver_saw(stage: Stage) -> None:
+    assert stage.next().data_hashes == []
+    sweep = Sweep(
+        space=stage.space,
+        search=stage.search,
+        journal=stage.journal,
+        folder=stage.folder,
+        listener=stage.audience,
+        disk=Disk(stage.folder.root, reserve=0, say=stage.said.append, check=lambda: None),
+        threads=1,
+        cache_dir=None,
+        data_hashes={stage.space.data[0]: {"b", "a"}, "other": {"c"}},
+    )
+    assignment = sweep.next_assignment()
+    assert assignment is not None
+    assert assignment.data_hashes == ["a", "b"]
+    assert Assignment.from_config(assignment.to_config()).data_hashes == ["a", "b"]

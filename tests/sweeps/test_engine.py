@@ -23,7 +23,8 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
 from sweeps import engine
-from sweeps.engine import EngineLost, cluster, drive
+from sweeps.engine import Place, drive
+from sweeps.ray_cluster import QUIET, EngineLost, cluster
 from sweeps.slots import Slots
 from sweeps.trainable import (
     PAYLOAD,
@@ -122,7 +123,7 @@ class Stage:
         self.live: dict[str, Assignment] = {}
         self.hung: dict[str, str] = {}
         self.checks = 0
-        self.searcher = engine._Searcher(self.guarded, self.live, parallel, self.check)
+        self.searcher = engine._Searcher(self.guarded, self.live, lambda: parallel, self.check)
         self.scheduler = engine._Scheduler(self.guarded, self.live, self.hung)
         self.watch = engine._Watch(self.guarded, self.live, self.hung, self.check)
 
@@ -192,6 +193,15 @@ def test_free_slots_are_filled_and_no_more(stage: Stage) -> None:
     del stage.live["a"]
     assert isinstance(stage.searcher.suggest("b"), dict)
     assert stage.live == {"b": assignment(1)}
+
+
+def test_the_number_of_slots_may_change(stage: Stage) -> None:
+    most = {"now": 1}
+    searcher = engine._Searcher(stage.guarded, stage.live, lambda: most["now"], stage.check)
+    assert isinstance(searcher.suggest("a"), dict)
+    assert searcher.suggest("b") is None
+    most["now"] = 2
+    assert isinstance(searcher.suggest("b"), dict)
 
 
 def test_it_is_over_when_nothing_runs_any_more() -> None:
@@ -302,6 +312,41 @@ def test_an_error_that_ray_did_not_write_down_has_no_reason(stage: Stage, tmp_pa
         Path(str(trial.error_file)).unlink()
     stage.scheduler.on_trial_error(None, trial)
     assert stage.conductor.heard == [("broke", "t0000", "", "died")]
+
+
+class ActorID:
+    """Ray's number of a process, inside its handle."""
+
+    def hex(self) -> str:
+        return "abc"
+
+
+def test_a_death_without_a_reason_may_be_the_nodes(stage: Stage, tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def lost(actor: str) -> str:
+        asked.append(actor)
+        return "host1" if actor == "abc" else ""
+
+    scheduler = engine._Scheduler(stage.guarded, stage.live, stage.hung, lost)
+    watch = engine._Watch(stage.guarded, stage.live, stage.hung, lambda: None, lambda: None, scheduler.actors)
+    stage.searcher.suggest("a")
+    watch.on_trial_start(0, [], RayTrial("a", tmp_path, actor=SimpleNamespace(_actor_id=ActorID())))
+    scheduler.on_trial_error(None, RayTrial("a", tmp_path, DIED))
+    stage.searcher.suggest("b")
+    scheduler.on_trial_error(None, RayTrial("b", tmp_path, DIED))
+    assert stage.conductor.heard[1:] == [
+        ("broke", "t0000", "its node is gone: host1", "node"),
+        ("broke", "t0001", "", "died"),
+    ]
+    assert asked == ["abc", ""], "it was never seen in a process"
+
+
+def test_an_error_with_a_reason_is_not_the_nodes(stage: Stage, tmp_path: Path) -> None:
+    scheduler = engine._Scheduler(stage.guarded, stage.live, stage.hung, lambda actor: "host1")
+    stage.searcher.suggest("a")
+    scheduler.on_trial_error(None, RayTrial("a", tmp_path, ERRORS[0][0]))
+    assert stage.conductor.heard == [("broke", "t0000", "ValueError: no (a.py:3)", "own")]
 
 
 def test_a_replaced_slot_puts_its_trial_back(stage: Stage, tmp_path: Path) -> None:
@@ -506,7 +551,7 @@ def test_a_trial_that_waits_for_a_process_does_not_end_the_engine(
 def quiet(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What ``cluster`` changes in this process is changed back."""
     levels = {name: logging.getLogger(name).level for name in ("ray", "ray.tune", "ray.data")}
-    for name in (*engine._QUIET, "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    for name in (*QUIET, "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         monkeypatch.setenv(name, os.environ.get(name, ""))
     monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "")
     monkeypatch.setattr(ray_constants, "ENABLE_RAY_CLUSTER", ray_constants.ENABLE_RAY_CLUSTER)
@@ -629,6 +674,21 @@ def test_a_run_is_put_together_and_leaves_nothing(temporary: Path, monkeypatch: 
     assert issubclass(Tuner.made["trainable"], TrialProcess)
 
 
+def test_on_a_cluster_rays_files_lie_where_every_node_sees_them(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scratch = temporary / "runs"
+    (scratch / f"repsim-ray-{os.getppid()}-left").mkdir(parents=True)
+    (scratch / "checkpoints").mkdir()
+    seen: list[Path] = []
+    monkeypatch.setattr(Tuner, "fit_with", lambda: seen.append(Path(Tuner.made["run"].storage_path)), raising=False)
+    place = Place(alive=lambda: None, most=lambda: 7, scratch=scratch)
+    drive(Sweep(), Slots(parallel=2, threads=1), lambda: None, place)
+    assert seen[0].parent == scratch
+    assert Tuner.made["tune"].search_alg._most() == 7
+    assert [path.name for path in scratch.iterdir()] == ["checkpoints"], "what killed drivers left is gone as well"
+
+
 @pytest.mark.parametrize("error", [OSError(5, "Input/output error"), RuntimeError("the lease is lost")])
 def test_what_the_conductor_raised_is_raised_again(
     temporary: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
@@ -681,9 +741,9 @@ def test_only_what_dead_drivers_left_is_swept_away(temporary: Path, monkeypatch:
     for name in names.values():
         (temporary / name / "sweep").mkdir(parents=True)
         (temporary / name / "sweep" / "error.txt").touch()
-    engine._sweep_away_leftovers()
+    engine._sweep_away_leftovers(None)
     assert sorted(path.name for path in temporary.iterdir()) == sorted(set(names.values()) - {names["dead"]})
-    engine._sweep_away_leftovers()
+    engine._sweep_away_leftovers(None)
     monkeypatch.setattr(Tuner, "fit_with", lambda: None, raising=False)
     (temporary / names["dead"]).mkdir()
     drive(Sweep(), Slots(parallel=1, threads=1), lambda: None)

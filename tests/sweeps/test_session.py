@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -15,14 +16,18 @@ import pytest
 
 from repsim.errors import RequestError
 from repsim.records import EPOCH_METRICS, FACTS, METRICS, EpochResult, Status, TrialResult
-from sweeps import session
+from sweeps import mirror, request, session
 from sweeps.arguments import parse_arguments
 from sweeps.disk import Disk
-from sweeps.engine import Conductor, EngineLost
+from sweeps.engine import Conductor, Place
 from sweeps.estimate import estimate
 from sweeps.journal import Journal, LeaseLost, read_history
 from sweeps.lease import LEASE_NAME
+from sweeps.machines import Machine
+from sweeps.mirror import mirrored
+from sweeps.mirror_store import Store
 from sweeps.preflight import Looked
+from sweeps.ray_cluster import EngineLost
 from sweeps.request import Launch
 from sweeps.run_folder import RunFolder
 from sweeps.signals import Interrupted, Signals
@@ -119,8 +124,8 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     made = World(launch=launch, writer=Writer())
 
     @contextmanager
-    def cluster(slots: Slots, address: str | None, on_stuck: Callable[[str], None]) -> Iterator[None]:
-        yield
+    def cluster(slots: Slots, address: str | None, on_stuck: Callable[[str], None]) -> Iterator[Callable[[], None]]:
+        yield lambda: None
 
     def build(name: str, uri: str, out: Path) -> bool:
         made.reports.append(out)
@@ -134,9 +139,11 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(session, "resolve_tracking_uri", lambda uri: f"sqlite:///{tmp_path}/mlflow.db")
     monkeypatch.setattr(session, "provenance", lambda: {"git_commit": "none"})
     monkeypatch.setattr(session, "preflight", lambda space, *, cache_dir, say: LOOKED)
+    monkeypatch.setattr(session, "check_cluster", lambda address, space, runs_dir: (Machine(name="a", cpus=2),))
+    monkeypatch.setattr(session, "answers", lambda address: True)
     monkeypatch.setattr(session, "SweepWriter", lambda **given: made.writer)
     monkeypatch.setattr(session, "cluster", cluster)
-    monkeypatch.setattr(session, "drive", lambda conductor, slots, check: made.during(conductor, check))
+    monkeypatch.setattr(session, "drive", lambda conductor, slots, check, place: made.during(conductor, check))
     monkeypatch.setattr(session, "_build_report", build)
     monkeypatch.setattr(os, "execv", execv)
     return made
@@ -521,7 +528,7 @@ def test_a_sweep_that_does_not_fit_is_refused_in_one_line(world: World, monkeypa
 
 
 def test_a_sweep_that_just_fits_is_begun(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "choose_slots", lambda space: Slots(parallel=1, threads=1))
+    monkeypatch.setattr(request, "choose_slots", lambda space: Slots(parallel=1, threads=1))
     needed = estimate(world.launch.space, LOOKED.n_images, 1, parameters=LOOKED.parameters).run_bytes
     free(monkeypatch, needed)
     world.during = finish
@@ -529,7 +536,7 @@ def test_a_sweep_that_just_fits_is_begun(world: World, monkeypatch: pytest.Monke
 
 
 def test_bigger_networks_and_more_slots_need_more_room(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "choose_slots", lambda space: Slots(parallel=4, threads=1))
+    monkeypatch.setattr(request, "choose_slots", lambda space: Slots(parallel=4, threads=1))
     free(monkeypatch, 50e6)
     session._check_disk(world.launch, LOOKED)
     with pytest.raises(RequestError, match=r"the sweep needs about \d+\.\d MB, 50\.0 MB are free"):
@@ -550,7 +557,7 @@ def test_a_trial_needs_room_for_two_checkpoints_and_its_model(world: World, monk
 
 
 def test_a_resume_needs_room_for_the_rest_only(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "choose_slots", lambda space: Slots(parallel=1, threads=1))
+    monkeypatch.setattr(request, "choose_slots", lambda space: Slots(parallel=1, threads=1))
     world.during = failing(Interrupted("SIGTERM"), after=2)
     world.run()
     world.again()
@@ -586,3 +593,101 @@ def test_what_ended_a_search_is_said(capsys: pytest.CaptureFixture[str]) -> None
         "the search ended: budget.hours",
         "the confirmation ended: nothing to confirm (no search run completed within the constraints)",
     ]
+
+
+# the cluster, and the mirror
+
+
+def test_on_a_cluster_the_slots_are_the_clusters(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    machines = (Machine(name="a", cpus=1), Machine(name="b", cpus=3))
+    monkeypatch.setattr(session, "check_cluster", lambda address, space, runs_dir: machines)
+    monkeypatch.setattr(session, "Census", lambda: lambda: machines[:1])
+    places: list[tuple[Slots, Place]] = []
+
+    def drive(conductor: Conductor, slots: Slots, check: Callable[[], None], place: Place) -> None:
+        places.append((slots, place))
+        finish(conductor, check)
+
+    monkeypatch.setattr(session, "drive", drive)
+    space = replace(world.launch.space, search=replace(world.launch.space.search, parallel=3))
+    world.launch = replace(world.launch, space=space, address="h:1")
+    assert world.run() == 0
+    [(slots, place)] = places
+    assert slots == Slots(parallel=3, threads=1)
+    assert place.most is not None
+    assert place.most() == 1, "one node is left"
+    assert place.scratch == world.journal.parent
+
+
+def test_a_cluster_that_has_lost_its_head_is_not_joined_again(
+    world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.launch = replace(world.launch, address="10.0.0.1:6379")
+    world.during = failing(EngineLost("the head is gone"))
+    monkeypatch.setattr(session, "answers", lambda address: False)
+    assert world.run() == 1
+    assert world.executed == []
+    assert "gave up: the head is gone" in capsys.readouterr().out
+
+
+def test_the_command_that_resumes_says_where(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    world.launch = replace(world.launch, address="10.0.0.1:6379")
+    world.during = failing(Interrupted("SIGTERM"))
+    assert world.run() == 130
+    assert "python sweeps/launch.py --resume x --address 10.0.0.1:6379" in capsys.readouterr().out
+
+
+def test_a_mirrored_sweep_remembers_its_mirror(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    uri = str(tmp_path / "backup")
+    world.launch = replace(world.launch, storage=uri)
+    world.during = failing(Interrupted("SIGTERM"))
+    assert world.run() == 130
+    assert (
+        f"mirrored; go on elsewhere with: python sweeps/launch.py --resume x --storage {uri}" in capsys.readouterr().out
+    )
+    assert mirrored(Store(uri), "x")[1] == world.journal.read_bytes()
+    world.launch = replace(world.launch, resume=True, storage=None)
+    world.during = finish
+    assert world.run() == 0
+    content = mirrored(Store(uri), "x")[1]
+    assert content == world.journal.read_bytes()
+    assert b'"event":"finished"' in content
+    world.launch = replace(world.launch, storage="none")
+    assert world.run() == 0
+    assert mirrored(Store(uri), "x")[1] == content
+    assert not (world.journal.parent / "mirror.json").exists()
+
+
+def test_a_sweep_that_went_on_elsewhere_ends_here(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = str(tmp_path / "backup")
+    world.launch = replace(world.launch, storage=uri)
+    monkeypatch.setattr(mirror, "EVERY", 0.05)
+    monkeypatch.setattr(mirror.Mirror.__init__, "__kwdefaults__", {"every": 0.05})
+
+    def during(conductor: Conductor, check: Callable[[], None]) -> None:
+        finish(conductor, check, trials=1)
+        while not mirrored(Store(uri), "x")[1]:
+            time.sleep(0.01)
+        mirror.rebuild(uri, tmp_path / "elsewhere", "x")
+        time.sleep(0.5)
+        finish(conductor, check, trials=1)
+
+    world.during = during
+    assert world.run() == 1
+    assert "another launch has taken the sweep up from its mirror; this one ends" in capsys.readouterr().out
+    assert world.writer.calls[-1] == ("stop",), "MLflow is the other's"
+
+
+def test_a_storage_with_a_sweep_of_that_name_is_refused_before_anything_is_written(
+    world: World, tmp_path: Path
+) -> None:
+    uri = str(tmp_path / "backup")
+    mirror.claim(Store(uri), "x")
+    world.launch = replace(world.launch, storage=uri)
+    with pytest.raises(RequestError, match="holds a sweep x already"):
+        world.run()
+    assert not world.launch.runs_dir.exists()

@@ -9,15 +9,18 @@ import os
 import resource
 import select
 import signal
+import socket
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow.parquet as pq
 import pytest
+import ray
 import torch
 
 from repsim.errors import Mistake, RequestError
@@ -35,6 +38,7 @@ from sweeps.trainable import (
     TrialOutOfDisk,
     TrialOutOfMemory,
     TrialProcess,
+    node_name,
     resident_mib,
 )
 from tests.trainer.stripes import tiny_config, write_images
@@ -90,6 +94,7 @@ def test_a_trial_reports_its_epochs_and_its_result(slot: TrialProcess, assignmen
     facts = report.result["facts"]
     assert isinstance(facts, dict)
     assert facts["finished"] > facts["began"]
+    assert facts["node"] == node_name()
     assert (folder.predictions / "t0000_val.parquet").exists()
 
 
@@ -108,6 +113,29 @@ def test_the_model_of_a_trial_is_left_where_it_was_asked_for_and_nowhere_else(
     found = load_model(folder.models / "t0000")
     answers = found.probabilities(images / name for name in stored["image"])
     assert answers.T.tolist() == [stored[f"probability {name}"] for name in found.classes]
+
+
+def test_images_that_the_driver_has_not_seen_are_not_trained_on(slot: TrialProcess, assignment: Assignment) -> None:
+    slot.reset_config(replace(assignment, data_hashes=["another"]).to_config())
+    with pytest.raises(
+        TrialFailed, match=r"node .* has other images than the driver: data hash \w+ instead of another"
+    ):
+        slot.step()
+    assert not RunFolder(Path(assignment.run_folder)).checkpoint("t0000").exists()
+    slot.reset_config(assignment.to_config())
+    slot.step()
+    assert slot._workspace is not None
+    [images] = slot._workspace._images.values()
+    slot.reset_config(replace(assignment, data_hashes=["another", images.data_hash]).to_config())
+    slot.step()
+
+
+def test_a_node_has_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert node_name() == f"{socket.gethostname()} (no Ray)"
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    context = SimpleNamespace(get_node_id=lambda: "0123456789abcdef")
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: context)
+    assert node_name() == f"{socket.gethostname()} (01234567)"
 
 
 def test_a_process_whose_attempt_is_over_leaves_no_model(slot: TrialProcess, assignment: Assignment) -> None:
