@@ -48,7 +48,6 @@ LIBRARIES = {
         "rich",
         "yaml",
         "filelock",
-        "fsspec",
     },
     "reports": {"mlflow", "pandas", "pyarrow", "numpy", "scipy", "matplotlib", "plotly"},
 }
