@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import FakeTrial, config, numbers, record  # type: ignore[import-not-found]
 from mlflow import MlflowClient
 
 from reports import fronts, paper_tables, words
@@ -20,6 +19,7 @@ from reports.load import Sweep, load_sweep
 from reports.store import open_store
 from reports.trial_details import Details
 from repsim.records import Tag
+from tests.reports.recorded_sweeps import FakeTrial, config, numbers, record
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
 DATA = "phantom:tiny"

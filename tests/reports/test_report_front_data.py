@@ -25,8 +25,8 @@ from reports.store import open_store
 from reports.trial_details import details
 from repsim.front import hypervolume
 from repsim.records import Direction, Objective
-from tests.reports.conftest import record
 from tests.reports.front_sweep import DATA, LITE, MOBILE, TAGS, front_trials
+from tests.reports.recorded_sweeps import record
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
 ACCURACY = Objective(metric="val_accuracy", direction="maximize")
