@@ -8,7 +8,10 @@ from collections.abc import Iterator
 import pytest
 from mlflow import MlflowClient
 
+from reports.load import Sweep, load_sweep
+from reports.store import open_store
 from repsim.records import Tag
+from tests.reports.front_sweep import TAGS, front_trials
 from tests.reports.recorded_sweeps import (
     ACCURACY_AND_CKA,
     DEMO_REFERENCE,
@@ -71,3 +74,20 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
             "nothing": record(client, "nothing", []),
         }
         yield Store(uri=uri, folder=folder, parents=parents)
+
+
+@pytest.fixture(scope="session")
+def front_store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Address of a store with the confirmed sweep ``front``."""
+    from sweeps.tracking import prepare_store
+
+    uri = f"sqlite:///{tmp_path_factory.mktemp('front') / 'mlflow.db'}"
+    prepare_store(uri)
+    record(MlflowClient(tracking_uri=uri), "front", front_trials(), tags=TAGS)
+    return uri
+
+
+@pytest.fixture(scope="session")
+def front_sweep(front_store: str) -> Sweep:
+    """The confirmed sweep, read back."""
+    return load_sweep(open_store(front_store), "front")

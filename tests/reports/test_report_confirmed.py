@@ -174,9 +174,10 @@ def test_the_picture_has_means_with_bars_and_the_runs_small_behind(studies: dict
     data = figure_data(picture, Details(marks={}, shared=(), opens=""))
     light = data["light"]
     assert isinstance(light, dict)
-    bars = [trace["error_x"]["array"] for trace in light["data"] if "error_x" in trace]
-    assert [len(array) for array in bars] == [1, 1, 1, 1]
-    assert all(array[0] is not None for array in bars), "a run has none, its mean has"
+    bars = {axis: [trace[axis]["array"] for trace in light["data"] if axis in trace] for axis in ("error_x", "error_y")}
+    assert [len(array) for array in bars["error_x"]] == [1, 1, 1], "seeds do not move a linear probe"
+    assert [len(array) for array in bars["error_y"]] == [1, 1, 1, 1]
+    assert all(array[0] is not None for both in bars.values() for array in both), "a run has none, its mean has"
 
 
 def test_the_tables_have_n_and_standard_errors(sweeps: dict[str, Sweep], studies: dict[str, fronts.Study]) -> None:
