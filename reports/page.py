@@ -53,8 +53,10 @@ def render(
     for number, (study, pictures) in enumerate(zip(studies, drawn, strict=True)):
         body.append(_study(sweep, study, pictures, number, report, links, several=len(studies) > 1))
     body += chapters
-    body += [_front_section(sweep, studies, tables["front"], report), _methods_section(studies, tables["methods"])]
-    body += [_trials_section(sweep, studies), _provenance(sweep, studies), _files()]
+    wide = [_front_section(sweep, studies, tables["front"], report), _methods_section(studies, tables["methods"])]
+    wide.append(_trials_section(sweep, studies))
+    body.append(f'<div class="ledger">{"".join(wide)}</div>' if any(wide) else "")
+    body += [_provenance(sweep, studies), _files()]
     css = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
     plotly = f"<script>{interactive.plotly_source()}</script><script>{interactive.script()}</script>" if scripts else ""
     return (
