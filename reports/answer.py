@@ -82,11 +82,13 @@ def _sure(first: str, *others: str) -> str:
 
 
 def _values(study: Study, point: Point) -> str:
-    """The objectives, large, with their standard errors where they are means."""
+    """The objectives, large, with their standard errors where they are means; binomial where seeds show no spread."""
     cells = []
     for objective, value in zip(study.objectives, point.values, strict=True):
         metric = METRICS[objective.metric]
         error = None if point.repeats is None else point.repeats.errors.get(objective.metric)
+        if point.repeats is not None and objective == study.axes.y:
+            error = point.se
         shown = show(Estimate(mean=value, error=error), metric)
         cells.append(f"<div><dt>{esc(metric.label)}</dt><dd>{esc(shown)}</dd></div>")
     return f'<dl class="values">{"".join(cells)}</dl>'

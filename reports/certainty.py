@@ -10,14 +10,17 @@ import pandas as pd
 from scipy.special import stdtrit
 
 from reports import words
-from reports.confirmed import SEVERAL
+from reports.confirmed import NO_SPREAD, SEVERAL
 from reports.fronts import Point, Study
 from reports.load import records
+from reports.paper_style import moves
 from reports.paper_tables import show
 from reports.values import finite
+from repsim.front import standard_error
 from repsim.records import METRICS, Objective, Stage, Status
 
 LEVEL = 0.95
+_ALWAYS_SAME = "A linear probe is fitted and not trained, so that every seed gives the same model"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +36,11 @@ class Paired:
     error: float
     low: float
     high: float
+
+    @property
+    def same(self) -> bool:
+        """Whether every seed gave the same difference, up to rounding: then there is no spread to judge it by."""
+        return self.error <= NO_SPREAD
 
     @property
     def none_possible(self) -> bool:
@@ -67,12 +75,20 @@ def paired(first: dict[int, float], second: dict[int, float]) -> Paired | None:
 def of_value(study: Study, point: Point) -> str:
     """How sure a recommended point's own first objective is."""
     metric = METRICS[study.axes.y.metric]
-    if point.repeats is not None:
-        n = point.repeats.n
-        return "One fresh seed, so no error bar (n = 1)." if point.se is None else f"± is one standard error, n = {n}."
+    n = 1 if point.repeats is None else point.repeats.n
     if point.se is None:
-        return f"n = 1, and no standard error of {metric.label} is known."
-    return f"n = 1: one standard error is {_binomial(study, point.se)}; the spread between seeds is not known."
+        return f"n = {n}, and no standard error of {metric.label} is known."
+    if point.repeats is None:
+        return f"n = 1: one standard error is {_binomial(study, point.se)}; the spread between seeds is not known."
+    if not point.binomial:
+        other = _of_images(study, point)
+        beside = f"; it leaves out the luck of which images val has, {other}" if other else ""
+        return f"± is one standard error over n = {n} fresh seeds{beside}."
+    error = _binomial(study, point.se)
+    if n < SEVERAL:
+        return f"One fresh seed (n = 1), which shows no spread: ± of {metric.label} is {error}."
+    why = _ALWAYS_SAME if not moves(point.method) else f"All n = {n} fresh seeds gave the same {metric.label}"
+    return f"{why}, which says nothing of how sure it is: ± of {metric.label} is {error}."
 
 
 def of_difference(study: Study, best: Point, target: Point) -> tuple[str, ...]:
@@ -95,7 +111,24 @@ def of_difference(study: Study, best: Point, target: Point) -> tuple[str, ...]:
             n = found.n
     if not told:
         return ("The two have fewer than two fresh seeds in common, so nothing is said of their difference.",)
-    return (f"Against {best.trial_id}, paired over the {n} seeds that both have:", *told)
+    first = f"Against {best.trial_id}, paired over the {n} seeds that both have:"
+    return (first, *told, *_of_probes(study, best, target))
+
+
+def _of_probes(study: Study, best: Point, target: Point) -> tuple[str, ...]:
+    """What the spread of a difference leaves out where seeds change but one of the two."""
+    still = [point for point in (best, target) if point.se is not None and not moves(point.method)]
+    if not still:
+        return ()
+    moving = [point.trial_id for point in (best, target) if moves(point.method)]
+    whose = f"the spread is that of {moving[0]} alone" if moving else "there is no spread"
+    label = METRICS[study.axes.y.metric].label
+    return tuple(
+        f"{point.trial_id}: {_ALWAYS_SAME[0].lower()}{_ALWAYS_SAME[1:]}, so {whose}; its {label} is sure to "
+        f"± {_binomial(study, point.se)}"
+        for point in still
+        if point.se is not None
+    )
 
 
 def _comparable(study: Study, best: Point, target: Point) -> tuple[Objective, ...]:
@@ -112,10 +145,20 @@ def _interval(found: Paired, objective: Objective) -> str:
         return f"{scale * value:{sign}{digits}}".replace("-", "−")
 
     unit = "points of " if metric.unit == "fraction" else f"{metric.unit} of " if metric.unit else ""
-    none = "; it holds 0, so no difference is shown" if found.none_possible else ""
     mean, error = number(found.mean, "+"), number(found.error)
+    if found.same:
+        return f"{mean} {unit}{metric.label} with every seed, so there is no interval"
+    none = "; it holds 0, so no difference is shown" if found.none_possible else ""
     ends = f"{number(found.low)} to {number(found.high)}"
     return f"{mean} ± {error} {unit}{metric.label} (95 % interval {ends}{none})"
+
+
+def _of_images(study: Study, point: Point) -> str:
+    """The binomial standard error beside one over seeds; "" where the objective is no share of images."""
+    if study.axes.y.metric != "val_accuracy" or point.n_val is None:
+        return ""
+    error = standard_error(point.values[0], point.n_val)
+    return "" if error is None else _binomial(study, error)
 
 
 def _binomial(study: Study, error: float) -> str:

@@ -17,13 +17,16 @@ UNDER_WAY = "not yet"
 """What the sweep records as the end of a confirmation that has none."""
 SEVERAL = 2
 """Fresh seeds from which a configuration has an error bar."""
+NO_SPREAD = 1e-6
+"""Values that differ by no more than this part of themselves are the same: what is left is rounding."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Repeats:
     """A configuration over its ``n`` completed fresh seeds, the search's own run left out.
 
-    ``means`` and standard errors (s / sqrt(n); None for n = 1) by metric, for those that every seed has.
+    ``means`` and standard errors by metric, for those that every seed has. A standard error is s / sqrt(n); None for
+    n = 1, and where all seeds gave the same, as a linear probe's do: that no seed changes it is no certainty.
     """
 
     n: int
@@ -87,8 +90,10 @@ def repeats(rows: Sequence[Mapping[str, object]]) -> Repeats | None:
 
 
 def standard_error_of_mean(values: Sequence[float]) -> float | None:
-    """s / sqrt(n); None for a single value."""
-    return statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
+    """s / sqrt(n); None for a single value, and for equal ones, which show no spread to tell anything from."""
+    if len(values) < SEVERAL or max(values) - min(values) <= NO_SPREAD * max(map(abs, values)):
+        return None
+    return statistics.stdev(values) / math.sqrt(len(values))
 
 
 def confirmation(sweep: Sweep, trials: pd.DataFrame, data: str) -> Confirmation | None:

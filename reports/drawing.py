@@ -136,15 +136,15 @@ def _error_bar(axes: Any, picture: FrontPicture, theme: Theme) -> None:
 
 
 def _mean_bars(axes: Any, picture: FrontPicture, theme: Theme) -> None:
-    """Standard errors over fresh seeds, both ways, where there are two seeds."""
+    """Standard errors of means, each way that has one."""
     for mark in picture.marks:
         dx, dy = mark.errors
-        if dx is not None and dy is not None:
+        if dx is not None or dy is not None:
             axes.errorbar(
                 [mark.x],
                 [mark.y],
-                xerr=[dx],
-                yerr=[dy],
+                xerr=None if dx is None else [dx],
+                yerr=None if dy is None else [dy],
                 color=theme.colour(picture.styles.methods.index(mark.method)),
                 linewidth=1.1,
                 capsize=2.5,

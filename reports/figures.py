@@ -31,8 +31,9 @@ class Styles:
 class Mark:
     """One point of a picture; ``label`` is written beside it where it is not empty.
 
-    ``n`` counts the fresh seeds that it is the mean of, ``errors`` are their standard errors (x, y); 0 where it is a
-    run. Derived and pruned ones are drawn small, and so are runs ``behind`` the means of a confirmed front.
+    ``n`` counts the fresh seeds that it is the mean of; 0 where it is a run. ``errors`` are their standard errors
+    (x, y), None where they show no spread; that of y is then the binomial one where it is known, and ``binomial`` says
+    so. Derived and pruned ones are drawn small, and so are runs ``behind`` the means of a confirmed front.
     """
 
     trial_id: str
@@ -50,6 +51,7 @@ class Mark:
     behind: bool = False
     n: int = 0
     errors: tuple[float | None, float | None] = (None, None)
+    binomial: bool = False
 
     @property
     def key(self) -> str:
@@ -240,11 +242,12 @@ def _mark(point: Point, on_front: bool, x: Objective) -> Mark:
         pruned=point.pruned,
         n=0 if point.repeats is None else point.repeats.n,
         errors=(None, None) if point.repeats is None else (_error(point, x), point.se),
+        binomial=point.repeats is not None and point.binomial and point.se is not None,
     )
 
 
 def _error(point: Point, objective: Objective) -> float | None:
-    """Standard error over fresh seeds; None where there are fewer than two."""
+    """Standard error over fresh seeds; None where they show no spread."""
     return None if point.repeats is None else point.repeats.errors.get(objective.metric)
 
 

@@ -12,7 +12,14 @@ from reports.confirmed import Confirmation, Repeats, confirmation
 from reports.load import Reference, Sweep, records
 from reports.sweep_runs import trial_order
 from reports.values import finite
-from repsim.front import best_second_within, hypervolume, nondominated, ranked_axes, standard_error
+from repsim.front import (
+    best_second_within,
+    error_of_mean_share,
+    hypervolume,
+    nondominated,
+    ranked_axes,
+    standard_error,
+)
 from repsim.front import knee as nearest_ideal
 from repsim.records import METRICS, PARAM_PREFIX, Objective, Stage, Status
 
@@ -36,7 +43,9 @@ class Point:
     ``values`` are in the order y, x, colour of the axes. A derived point stands at ``alpha`` between the pretrained (0)
     and the finetuned weights (1) of the trial ``derived_from``. A ``pruned`` trial has the values of its last epoch.
     With ``repeats`` the point is a trial's configuration, and its values are means over fresh seeds; it is ``beaten``
-    when only its being an anchor had it repeated: others are better by more than luck explains.
+    when only its being an anchor had it repeated: others are better by more than luck explains. ``se`` is then over
+    the seeds, unless they show no spread (one alone, or all the same): the binomial one of ``n_val`` images stands in,
+    as it does for a single run, and ``binomial`` says so.
     """
 
     trial_id: str
@@ -48,6 +57,8 @@ class Point:
     se: float | None
     eligible: bool
     anchor: bool
+    n_val: int | None = None
+    binomial: bool = True
     derived_from: str | None = None
     alpha: float = 1.0
     pruned: bool = False
@@ -244,18 +255,21 @@ def mean_points(
 ) -> tuple[Point, ...]:
     """The configurations with fresh seeds, at their means; none while no candidate has several seeds.
 
-    A mean is judged against the constraints anew; its standard error is over the fresh seeds.
+    A mean is judged against the constraints anew; its standard error is over the fresh seeds where they differ.
     """
     if repeated is None or not repeated.counts:
         return ()
     found = []
     for point in points:
-        told = repeated.repeats.get(point.run_id)
+        told, first = repeated.repeats.get(point.run_id), objectives[0].metric
         if told is not None and all(objective.metric in told.means for objective in objectives):
+            spread = told.errors[first]
+            n_val = point.n_val if first == "val_accuracy" else None
             again = replace(
                 point,
                 values=tuple(told.means[objective.metric] for objective in objectives),
-                se=told.errors[objectives[0].metric],
+                se=spread if n_val is None else error_of_mean_share(spread, told.means[first], n_val),
+                binomial=spread is None,
                 eligible=meets(constraints, told.means),
                 repeats=told,
                 beaten=point.run_id not in repeated.candidates,
@@ -278,7 +292,8 @@ def _points(sweep: Sweep, trials: pd.DataFrame, objectives: Sequence[Objective])
             continue
         known = {name: finite(row[name]) for name in METRICS}
         feasible = bool(row["feasible"]) if not pd.isna(row["feasible"]) else meets(sweep.constraints, known)
-        n_val = finite(row["n_val"])
+        images = finite(row["n_val"])
+        n_val = None if images is None else round(images)
         measurable = objectives[0].metric == "val_accuracy" and n_val is not None
         points.append(
             Point(
@@ -288,9 +303,10 @@ def _points(sweep: Sweep, trials: pd.DataFrame, objectives: Sequence[Objective])
                 backbone=str(row["backbone"]),
                 strength=finite(row["strength"]),
                 values=tuple(present),
-                se=standard_error(present[0], int(n_val)) if measurable and n_val is not None else None,
+                se=standard_error(present[0], n_val) if measurable and n_val is not None else None,
                 eligible=completed and feasible,
                 anchor=row["mlflow_run_id"] in sweep.anchors,
+                n_val=n_val,
                 derived_from=str(row["derived_from"]) if row["stage"] == Stage.DERIVED.value else None,
                 alpha=_alpha(row.get(f"{PARAM_PREFIX}wise_alpha")),
                 pruned=not completed,

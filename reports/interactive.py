@@ -15,6 +15,9 @@ from reports.figures import FrontPicture, Mark, shorten
 from reports.style import DARK, LIGHT, Theme, glyph, plotly_marker
 from reports.trial_details import Details
 
+_WAYS = ((False, False), (True, True), (False, True), (True, False))
+"""Marks without bars first, then those with: along x, along y."""
+
 
 def plotly_source() -> str:
     """The plotly.js library, about 5 MB of text."""
@@ -94,9 +97,8 @@ def _traces(picture: FrontPicture, theme: Theme) -> list[dict[str, object]]:
         for backbone in picture.styles.backbones:
             mine = [mark for mark in picture.marks if (mark.method, mark.backbone) == (method, backbone)]
             # plotly gives a mark without an error bar the caps of one where others of its trace have some
-            barred = [mark for mark in mine if mark.errors != (None, None)]
-            plain = [mark for mark in mine if mark.errors == (None, None)]
-            traces += [_marks_trace(picture, marks, theme) for marks in (plain, barred) if marks]
+            alike = [[mark for mark in mine if _barred(mark) == ways] for ways in _WAYS]
+            traces += [_marks_trace(picture, marks, theme) for marks in alike if marks]
     return traces
 
 
@@ -150,14 +152,18 @@ def _symbol(name: str, mark: Mark) -> str:
 
 
 def _bars(marks: Sequence[Mark], colour: str) -> dict[str, object]:
-    """Standard errors over fresh seeds, both ways; nothing where there are none."""
-    if all(mark.errors == (None, None) for mark in marks):
-        return {}
+    """Standard errors each way; ``marks`` have bars along the same axes."""
     look = {"type": "data", "color": colour, "thickness": 1.1, "width": 3}
     return {
-        "error_x": look | {"array": [mark.errors[0] for mark in marks]},
-        "error_y": look | {"array": [mark.errors[1] for mark in marks]},
+        f"error_{axis}": look | {"array": [mark.errors[place] for mark in marks]}
+        for place, axis in enumerate("xy")
+        if _barred(marks[0])[place]
     }
+
+
+def _barred(mark: Mark) -> tuple[bool, bool]:
+    """Whether a mark has a bar along x, and along y."""
+    return mark.errors[0] is not None, mark.errors[1] is not None
 
 
 def _layout(picture: FrontPicture, theme: Theme) -> dict[str, object]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
+import re
 from collections.abc import Mapping, Sequence
 
 from reports.paper_tables import Table
@@ -12,6 +13,8 @@ _NUMBERS = frozenset(
     {"strength", "optim.lr", "seed", "trials", "runs", "epochs", "completed", "pruned", "failed", "on the front"}
     | {"attempts", "n"}
 )
+
+_LONG = re.compile(r"(_+|[^\s_]{20})(?=\S)")
 
 
 def esc(value: object) -> str:
@@ -56,11 +59,24 @@ def table_html(table: Table, long: Sequence[str] = (), skip: Sequence[str] = ())
             return ' class="long"'
         return ' class="n"' if column in table.metrics or column in _NUMBERS else ""
 
-    head = "".join(f'<th scope="col"{kind(column)}>{esc(column)}</th>' for column in shown)
+    head = "".join(f'<th scope="col"{kind(column)}>{_cell(column)}</th>' for column in shown)
     rows = "".join(
         "<tr>"
-        + "".join(f"<td{kind(c)}>{esc(v)}</td>" for c, v in zip(table.columns, cells, strict=True) if c in shown)
+        + "".join(f"<td{kind(c)}>{_cell(v)}</td>" for c, v in zip(table.columns, cells, strict=True) if c in shown)
         + "</tr>"
         for cells in table.cells()
     )
-    return f'<div class="scroll" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+    return (
+        f'<div class="scroll" tabindex="0"><table{columns(len(shown))}><thead><tr>{head}</tr></thead>'
+        f"<tbody>{rows}</tbody></table></div>"
+    )
+
+
+def _cell(text: str) -> str:
+    """A cell's text, which may break behind underscores and inside words that are longer than a column is wide."""
+    return "<wbr>".join(esc(part) for part in _LONG.sub("\\1\0", text.replace("\0", "\ufffd")).split("\0"))
+
+
+def columns(count: int) -> str:
+    """The attribute that tells the page's style how many columns a table has, for its type on paper."""
+    return f' style="--columns:{count}"'

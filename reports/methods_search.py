@@ -154,8 +154,8 @@ def _seeds(study: Study) -> list[str]:
     over = f"{min(counts)}" if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
     sentences = [
         f"{len(found.candidates)} candidates were trained again; values are means over {over} fresh seeds ± the "
-        "standard error of the mean (s/√n, between seeds on one split), without the search's own run, and the front is "
-        "that of the means."
+        "standard error of the mean (s/√n, between seeds on one split; none where no seed changes a value, as with a "
+        "linear probe), without the search's own run, and the front is that of the means."
     ]
     if found.delta:
         sizes = ", ".join(f"{METRICS[name].label} {number(size)}" for name, size in found.delta.items())

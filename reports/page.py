@@ -53,8 +53,10 @@ def render(
     for number, (study, pictures) in enumerate(zip(studies, drawn, strict=True)):
         body.append(_study(sweep, study, pictures, number, report, links, several=len(studies) > 1))
     body += chapters
-    body += [_front_section(sweep, studies, tables["front"], report), _methods_section(studies, tables["methods"])]
-    body += [_trials_section(sweep, studies), _provenance(sweep, studies), _files()]
+    wide = [_front_section(sweep, studies, tables["front"], report), _methods_section(studies, tables["methods"])]
+    wide.append(_trials_section(sweep, studies))
+    body.append(f'<div class="ledger">{"".join(wide)}</div>' if any(wide) else "")
+    body += [_provenance(sweep, studies), _files()]
     css = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
     plotly = f"<script>{interactive.plotly_source()}</script><script>{interactive.script()}</script>" if scripts else ""
     return (
@@ -142,13 +144,13 @@ def _front_figure(sweep: Sweep, study: Study, drawn: Drawn, number: int, report:
     return (
         f'<figure><div id="{name}" class="interactive" hidden></div>'
         f'<div id="{name}-static" class="wide still">{image(drawn.front, "The front")}</div>'
-        f"<figcaption>{esc(_front_caption(study, drawn.picture.left_out))} "
+        f"<figcaption>{esc(_front_caption(study, drawn.picture))} "
         f"Static picture: {esc(drawn.front_file)}.</figcaption>"
         f'<script type="application/json" data-figure="{name}">{data}</script></figure>'
     )
 
 
-def _front_caption(study: Study, left_out: int) -> str:
+def _front_caption(study: Study, picture: FrontPicture) -> str:
     trials = [point for point in study.points if point.derived_from is None and not point.pruned]
     stopped = sum(point.pruned for point in study.points)
     drawn, total = len(trials), int((study.trials["stage"] == "search").sum())
@@ -156,15 +158,20 @@ def _front_caption(study: Study, left_out: int) -> str:
         f"{drawn} of {total} search trials have every objective and are drawn; "
         "colour is the method, shape the backbone."
     ]
-    if left_out > 0:
-        said.append(f"Of those off the front it is an even sample: {left_out:,} more are in trials.parquet.")
+    if picture.left_out > 0:
+        said.append(f"Of those off the front it is an even sample: {picture.left_out:,} more are in trials.parquet.")
     if stopped:
         said.append(f"Grey crosses are trials stopped early ({stopped}), where their last epoch left them.")
     if study.means:
         said.append(
-            "Large points are means over fresh seeds, with one standard error both ways (none where n = 1); small ones "
-            "are the search's own runs, n = 1, which the means leave out."
+            "Large points are means over fresh seeds, with one standard error both ways where the seeds differ; small "
+            "ones are the search's own runs, n = 1, which the means leave out."
         )
+        if any(mark.binomial for mark in picture.marks):
+            said.append(
+                "Where seeds show no spread (a linear probe is the same with each; or n = 1), the vertical bar is the "
+                "binomial standard error that comes from the number of val images."
+            )
     if any(point.derived_from is not None for point in study.points):
         said.append(f"Small points on thin lines are models {words.BETWEEN}" + (", n = 1." if study.means else "."))
     if study.axes.colour is None:

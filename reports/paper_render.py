@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from reports.latex import stacked, table_float, tex_escape
+from reports.markup import columns as table_columns
 from reports.markup import esc, table_html
 from reports.paper_style import BEST, SECOND, Entry, Measure, PaperTable, Row
 from reports.paper_tables import MISSING, Table, markdown_escape, to_csv
@@ -141,9 +142,10 @@ def html(table: PaperTable) -> str:
             ]
             values = "".join(f'<td class="n">{cell}</td>' for cell in cells)
             body.append(f'<tr><th scope="row">{esc(row.method)}</th>{values}</tr>')
+    breadth = table_columns(1 + len(columns) * len(table.data_sets))
     chosen = table_html(listed(table), skip=("data",) if len(table.data_sets) == 1 else ())
     return (
-        '<div class="scroll" tabindex="0"><table class="paper"><thead>'
+        f'<div class="scroll" tabindex="0"><table class="paper"{breadth}><thead>'
         f'<tr><td></td>{names}</tr><tr><th scope="col">method</th>{under}</tr></thead>'
         f"<tbody>{''.join(body)}</tbody></table></div><p>{esc(table.caption)}</p>"
         f"<details><summary>which trial stands for each method</summary>{chosen}</details>"

@@ -289,8 +289,8 @@ def caption(sweep: Sweep, studies: Sequence[Study], table: PaperTable) -> str:
     else:
         seeds = f"{min(several)}" if min(several) == max(several) else f"{min(several)} to {max(several)}"
         said.append(f"Test metrics, means over n = {seeds} fresh seeds ± one standard error of the mean.")
-        if 1 in several:
-            said.append("Where n = 1 there is no standard error.")
+        if any(value.error is None for entry in table.entries if entry.confirmed for value in entry.values.values()):
+            said.append("Seeds that show no spread (n = 1, or a linear probe, the same with each) give no ±.")
         if len(several) < len(table.entries):
             said.append(
                 "† no fresh seeds: validation metrics of the search's own run (n = 1), marked only where a backbone "

@@ -138,7 +138,10 @@ def front_table(sweep: Sweep, studies: Sequence[Study]) -> Table:
             rows.append((study.data, point.trial_id, *known, *counted, *(row[name] for name in names)))
     caption = f"Front of sweep {sweep.name}. Test metrics are shown, never used for choosing."
     if confirmed:
-        caption += " Values are means over n fresh seeds ± one standard error; n = 1 is the search's own run."
+        caption += (
+            " Values are means over n fresh seeds ± one standard error, without ± where no seed changed the value; "
+            "n = 1 is the search's own run."
+        )
     chosen = [objective.metric for objective in sweep.objectives]
     chosen += [*(name.replace("val_", "test_") for name in chosen if name.startswith("val_")), "sharpness"]
     return Table(

@@ -117,12 +117,15 @@ def trade(study: Study, best: Point, target: Point) -> str:
 
 
 def size_of_loss(study: Study, best: Point, target: Point) -> str:
-    """``less than one standard error (2.4 points)``; "" where no standard error is known."""
-    if best.se is None:
+    """``less than one standard error (2.4 points)``, the larger one of the two; "" where none is known."""
+    known = [(point.se, point) for point in (best, target) if point.se is not None]
+    if not known:
         return ""
+    error, point = max(known, key=lambda pair: pair[0])
     loss = abs(best.values[0] - target.values[0])
-    size = f"{100 * best.se:.1f} points" if METRICS[study.axes.y.metric].unit == "fraction" else f"{best.se:.3g}"
-    return f"{'less' if loss <= best.se else 'more'} than one standard error ({size})"
+    size = f"{100 * error:.1f} points" if METRICS[study.axes.y.metric].unit == "fraction" else f"{error:.3g}"
+    kind = "" if not study.means else f", binomial, of {point.trial_id}" if point.binomial else " over fresh seeds"
+    return f"{'less' if loss <= error else 'more'} than one standard error ({size}{kind})"
 
 
 def explanation(study: Study) -> list[str]:
@@ -188,10 +191,17 @@ def separation(study: Study) -> str:
     if study.separated is None:
         return "No standard error is known for this objective, so nothing is said about how many points differ."
     label = METRICS[study.axes.y.metric].label
+    kind = ""
+    if study.means:
+        kind = "over seeds" + (", or binomial where seeds show no spread" if _any_binomial(study) else "") + "; "
     return (
         f"One standard error of {label} tells {study.separated} of the {total} front points apart "
-        "(counted from the best down; kept when more than the larger of the two standard errors away)."
+        f"({kind}counted from the best down; kept when more than the larger of the two standard errors away)."
     )
+
+
+def _any_binomial(study: Study) -> bool:
+    return any(point.binomial for point in study.members)
 
 
 def on_test(study: Study, point: Point) -> str:

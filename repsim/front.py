@@ -70,6 +70,15 @@ def standard_error(share: float, n: int) -> float | None:
     return math.sqrt(share * (1.0 - share) / n)
 
 
+def error_of_mean_share(spread: float | None, share: float, n: int) -> float | None:
+    """Standard error of a ``share`` of ``n`` images that is a mean over seeds: their ``spread``, where it tells any.
+
+    A single seed has none (None), and seeds that all gave the same (0), as a linear probe's do, show nothing of what
+    other images would have given: the binomial standard error stands in.
+    """
+    return standard_error(share, n) if spread is None or spread <= 0.0 else spread
+
+
 def knee(points: Sequence[Sequence[float]], directions: Sequence[Direction]) -> int | None:
     """Index of the front point nearest to the ideal corner, each objective scaled by the front's range.
 

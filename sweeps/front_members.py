@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from repsim.errors import Mistake, RequestError, nearest, one_line
-from repsim.front import best_second_within, knee, ranked_axes, standard_error
+from repsim.front import best_second_within, error_of_mean_share, knee, ranked_axes, standard_error
 from repsim.records import CURVE_PREFIX, KIND_SWEEP, METRICS, Direction, Objective, Stage, Status, Tag
 from sweeps.confirmation import summary
 from sweeps.derived import trial_of
@@ -114,14 +114,14 @@ class Front:
         return self.members[best_second_within(points, self.directions, error)]
 
     def _error(self, best: Member) -> float | None:
-        """One standard error of the first objective: over fresh seeds, or the binomial one of a share of images."""
+        """One standard error of the first objective: over fresh seeds where they differ, else the binomial one."""
         metric = self.objectives[0].metric
         mean = best.mean(metric) if self.confirmed else None
-        if mean is not None:
-            return mean[1]
         n_val = best.facts.get("n_val")
         if metric != "val_accuracy" or not isinstance(n_val, int):
-            return None
+            return None if mean is None else mean[1]
+        if mean is not None:
+            return error_of_mean_share(mean[1], mean[0], n_val)
         return standard_error(best.metrics[metric], n_val)
 
 

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from repsim.front import best_second_within, knee, ranked_axes, standard_error
+from repsim.front import best_second_within, error_of_mean_share, knee, ranked_axes, standard_error
 from repsim.records import Direction, Objective
 
 UP, DOWN = "maximize", "minimize"
@@ -70,3 +70,10 @@ def test_the_error_of_a_share_is_binomial() -> None:
     assert standard_error(1.0, 50) == 0.0
     assert standard_error(0.9, 0) is None
     assert standard_error(1.2, 10) is None
+
+
+def test_seeds_without_a_spread_leave_the_error_of_the_images() -> None:
+    assert error_of_mean_share(0.004, 0.9, 100) == 0.004
+    assert error_of_mean_share(0.0, 0.9, 100) == pytest.approx(0.03)
+    assert error_of_mean_share(None, 0.9, 100) == pytest.approx(0.03)
+    assert error_of_mean_share(None, 0.9, 0) is None

@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 from reports.chapters.panels import DRAWN, evenly, leads, linear_axis, log_axis, panel_grid, room
 from reports.chapters.parameters import searched
 from reports.chapters.smoothing import Curve, smooth
+from reports.confirmed import SEVERAL
 from reports.figures import Styles, shorten
 from reports.fronts import Point, Study
 from reports.load import Sweep, records
@@ -34,8 +35,8 @@ _LINES = ("-", "--", ":", "-.")
 class Series:
     """One method on one backbone in one metric: its trials as (knob, value), and the curve through them.
 
-    ``repeated`` are confirmed configurations: (knob, mean over fresh seeds, standard error). The curve's x is log10 λ,
-    or the similarity that was asked for.
+    ``repeated`` are confirmed configurations: (knob, mean over fresh seeds, standard error; 0 where they are all the
+    same). The curve's x is log10 λ, or the similarity that was asked for.
     """
 
     backbone: str
@@ -138,9 +139,9 @@ def _series(
             if y is not None:
                 told.append((x, y))
             again = means[point.run_id].repeats if point.run_id in means else None
-            error = None if again is None else again.errors.get(metric)
-            if again is not None and error is not None:
-                repeated.append((x, again.means[metric], error))
+            if again is not None and again.n >= SEVERAL and metric in again.means:
+                error = again.errors[metric]
+                repeated.append((x, again.means[metric], 0.0 if error is None else error))
         if told:
             told.sort()
             curve = smooth([_scale(knob)(x) for x, _ in told], [y for _, y in told])

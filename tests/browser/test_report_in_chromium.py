@@ -16,8 +16,8 @@ from reports.load import load_sweep
 from reports.store import open_store
 from repsim.records import Tag
 from tests.browser.chromium import find_chromium, running, shots, visit
-from tests.reports.conftest import FakeTrial, config, numbers, record
 from tests.reports.front_sweep import LITE, TAGS, front_trials
+from tests.reports.recorded_sweeps import FakeTrial, config, numbers, record
 from tests.tracking.servers import free_port, server
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import random
 
 from repsim.config import TrialConfig
 from repsim.records import Tag
-from tests.reports.conftest import FACTS, FakeTrial, config, numbers
+from tests.reports.recorded_sweeps import FACTS, FakeTrial, config, numbers
 
 DATA = "phantom:ultrasound"
 LITE, MOBILE = "tf_efficientnet_lite0", "mobilenetv2_100"

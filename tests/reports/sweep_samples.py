@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 
 import pytest
-from conftest import FACTS, FakeTrial, config, numbers, record  # type: ignore[import-not-found]
 from mlflow import MlflowClient
 
 from reports import fronts
@@ -14,6 +13,7 @@ from reports.load import Sweep, load_sweep
 from reports.store import open_store
 from repsim.records import Tag
 from sweeps.tracking import prepare_store
+from tests.reports.recorded_sweeps import FACTS, FakeTrial, config, numbers, record
 
 DATA = "phantom:tiny"
 ACCURACY = {"metric": "val_accuracy", "direction": "maximize"}

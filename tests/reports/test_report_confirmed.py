@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import FakeTrial, config, numbers, record  # type: ignore[import-not-found]
 from mlflow import MlflowClient
 
 from reports import fronts, paper_tables, words
@@ -20,6 +19,7 @@ from reports.load import Sweep, load_sweep
 from reports.store import open_store
 from reports.trial_details import Details
 from repsim.records import Tag
+from tests.reports.recorded_sweeps import FakeTrial, config, numbers, record
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
 DATA = "phantom:tiny"
@@ -174,9 +174,10 @@ def test_the_picture_has_means_with_bars_and_the_runs_small_behind(studies: dict
     data = figure_data(picture, Details(marks={}, shared=(), opens=""))
     light = data["light"]
     assert isinstance(light, dict)
-    bars = [trace["error_x"]["array"] for trace in light["data"] if "error_x" in trace]
-    assert [len(array) for array in bars] == [1, 1, 1, 1]
-    assert all(array[0] is not None for array in bars), "a run has none, its mean has"
+    bars = {axis: [trace[axis]["array"] for trace in light["data"] if axis in trace] for axis in ("error_x", "error_y")}
+    assert [len(array) for array in bars["error_x"]] == [1, 1, 1], "seeds do not move a linear probe"
+    assert [len(array) for array in bars["error_y"]] == [1, 1, 1, 1]
+    assert all(array[0] is not None for both in bars.values() for array in both), "a run has none, its mean has"
 
 
 def test_the_tables_have_n_and_standard_errors(sweeps: dict[str, Sweep], studies: dict[str, fronts.Study]) -> None:

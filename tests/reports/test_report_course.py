@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import DEMO_REFERENCE, FACTS, HOSTILE, FakeTrial, config, numbers, record  # type: ignore[import-not-found]
 from mlflow import MlflowClient
 
 from reports import fronts
@@ -36,6 +35,7 @@ from reports.figures import choose_styles
 from reports.load import Sweep, load_sweep
 from reports.store import open_store
 from repsim.records import METRICS, TRIAL_COLUMNS, Tag
+from tests.reports.recorded_sweeps import DEMO_REFERENCE, FACTS, HOSTILE, FakeTrial, config, numbers, record
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
 START = datetime(2026, 11, 20, 7, 0, tzinfo=UTC).timestamp()

@@ -7,7 +7,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
-from conftest import FakeTrial, config, numbers, record  # type: ignore[import-not-found]
 from mlflow import MlflowClient
 
 from reports import fronts, page, paper_tables, words
@@ -18,6 +17,7 @@ from reports.store import open_store
 from reports.sweep_runs import trial_order
 from repsim.config import TrialConfig
 from repsim.records import Tag
+from tests.reports.recorded_sweeps import FakeTrial, config, numbers, record
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
 POINTS = {"t0002-w00": (0.0, 0.75, 1.0), "t0002-w03": (0.3, 0.85, 0.95), "t0002-w06": (0.6, 0.80, 0.8)}

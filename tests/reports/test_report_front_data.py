@@ -25,8 +25,8 @@ from reports.store import open_store
 from reports.trial_details import details
 from repsim.front import hypervolume
 from repsim.records import Direction, Objective
-from tests.reports.conftest import record
 from tests.reports.front_sweep import DATA, LITE, MOBILE, TAGS, front_trials
+from tests.reports.recorded_sweeps import record
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
 ACCURACY = Objective(metric="val_accuracy", direction="maximize")
@@ -209,7 +209,10 @@ def test_confirmed_points_are_compared_over_their_common_seeds(study: Study) -> 
     other = certainty.of_difference(study, members["t0001"], members["t0004"])
     assert "the 2 seeds" in other[0]
     assert len(other) == 2, "another backbone's similarity is to another model"
-    assert certainty.of_value(study, members["t0001"]) == "± is one standard error, n = 3."
+    assert certainty.of_value(study, members["t0001"]) == (
+        "± is one standard error over n = 3 fresh seeds; it leaves out the luck of which images val has, 2.5 points "
+        "(binomial, 120 val images)."
+    )
     stranger = replace(members["t0003"], run_id="nobody")
     assert "fewer than two fresh seeds in common" in certainty.of_difference(study, members["t0001"], stranger)[0]
 

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import HOSTILE, FakeTrial, Store, config, numbers, record  # type: ignore[import-not-found]
 from mlflow import MlflowClient
 
 from reports import fronts
@@ -29,6 +28,7 @@ from reports.store import open_store
 from repsim.catalogue import parse_method
 from repsim.config import ADDING, TARGET_KEY, TrialConfig
 from repsim.records import Objective, Tag
+from tests.reports.recorded_sweeps import HOSTILE, FakeTrial, Store, config, numbers, record
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
 DATA = "phantom:tiny"

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import ACCURACY_AND_CKA, record  # type: ignore[import-not-found]
 from mlflow import MlflowClient
 from scipy import stats
 
@@ -34,6 +33,7 @@ from repsim.records import Direction, Objective, Tag
 from sweeps.space import space_from_dict
 from sweeps.tracking import prepare_store
 from sweeps.tracking_rows import sweep_tags
+from tests.reports.recorded_sweeps import ACCURACY_AND_CKA, record
 
 # MLflow's own use of SQLAlchemy
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")

@@ -7,8 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import FakeTrial, config, numbers  # type: ignore[import-not-found]
-from sweep_samples import (  # type: ignore[import-not-found]
+
+from reports import methods_paragraph
+from reports.load import Sweep
+from reports.paper_style import paper_table
+from reports.searched import branch_words, branches, either, number
+from repsim.config import TARGET_KEY
+from repsim.records import Tag
+from tests.reports.recorded_sweeps import FakeTrial, config, numbers
+from tests.reports.sweep_samples import (
     DATA,
     SEARCH,
     Keep,
@@ -19,13 +26,6 @@ from sweep_samples import (  # type: ignore[import-not-found]
     studies,
     trial,
 )
-
-from reports import methods_paragraph
-from reports.load import Sweep
-from reports.paper_style import paper_table
-from reports.searched import branch_words, branches, either, number
-from repsim.config import TARGET_KEY
-from repsim.records import Tag
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
 TOLD = {

@@ -12,7 +12,6 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import pytest
-from conftest import ACCURACY_AND_CKA, FACTS, HOSTILE, FakeTrial, Store, config, numbers, record  # type: ignore[import-not-found]
 from mlflow import MlflowClient
 from mlflow.entities import Metric
 
@@ -28,6 +27,7 @@ from reports.load import Sweep, load_sweep
 from reports.store import open_store
 from reports.style import DARK, LIGHT
 from repsim.records import METRICS, Objective, Tag
+from tests.reports.recorded_sweeps import ACCURACY_AND_CKA, FACTS, HOSTILE, FakeTrial, Store, config, numbers, record
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
 DATA = "phantom:tiny"

@@ -10,9 +10,17 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import HOSTILE, FakeTrial, config, numbers, record  # type: ignore[import-not-found]
 from mlflow import MlflowClient
-from sweep_samples import (  # type: ignore[import-not-found]
+
+from reports import latex, paper_render, paper_tables
+from reports.build import build_report
+from reports.confirmed import Estimate
+from reports.load import Sweep
+from reports.paper_style import BEST, SECOND, Entry, PaperTable, paper_table, representatives
+from repsim.records import METRICS, Tag
+from sweeps.tracking import prepare_store
+from tests.reports.recorded_sweeps import HOSTILE, FakeTrial, config, numbers, record
+from tests.reports.sweep_samples import (
     ACCURACY,
     CKA,
     DATA,
@@ -25,14 +33,6 @@ from sweep_samples import (  # type: ignore[import-not-found]
     studies,
     trial,
 )
-
-from reports import latex, paper_render, paper_tables
-from reports.build import build_report
-from reports.confirmed import Estimate
-from reports.load import Sweep
-from reports.paper_style import BEST, SECOND, Entry, PaperTable, paper_table, representatives
-from repsim.records import METRICS, Tag
-from sweeps.tracking import prepare_store
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
 NASTY = r"\input{/etc/passwd}\\[3cm] & % $x^2$ #_{}~ [1] * -- `` '' ,, 中文 é Ħ 😀 λ ± " + HOSTILE + "\x07\u202e"

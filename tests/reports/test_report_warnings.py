@@ -8,8 +8,16 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import FakeTrial  # type: ignore[import-not-found]
-from sweep_samples import (  # type: ignore[import-not-found]
+
+from reports import words
+from reports.load import Sweep
+from reports.searched import LOWER, UPPER, Choices, Interval, branches, domain, fits
+from repsim.catalogue import method_names, parse_method
+from repsim.config import TARGET_KEY
+from repsim.records import Objective, Tag
+from sweeps.space import Choice, load_space, matches
+from tests.reports.recorded_sweeps import FakeTrial
+from tests.reports.sweep_samples import (
     SEARCH,
     SPACE,
     Keep,
@@ -19,14 +27,6 @@ from sweep_samples import (  # type: ignore[import-not-found]
     studies,
     trial,
 )
-
-from reports import words
-from reports.load import Sweep
-from reports.searched import LOWER, UPPER, Choices, Interval, branches, domain, fits
-from repsim.catalogue import method_names, parse_method
-from repsim.config import TARGET_KEY
-from repsim.records import Objective, Tag
-from sweeps.space import Choice, load_space, matches
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
 ALWAYS = {"n = 1, no error bars"}
