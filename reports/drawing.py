@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from reports.figures import FrontPicture, Mark, shorten
-from reports.style import DARK, LIGHT, Theme, marker
+from reports.style import LIGHT, Theme, darkened, marker
 
 _COLUMN_GAP = 1.4
 _LETTER, _HANDLE = 0.073, 0.52
@@ -29,22 +29,24 @@ Draw = Callable[[Theme], Figure]
 
 def save(draw: Draw, folder: Path, stem: str) -> tuple[str, str]:
     """Write ``stem.png`` and ``stem.svg`` (light); returns the SVG text for light and for dark pages."""
-    figure = _themed(draw, LIGHT)
-    light, dark = _svg(figure, LIGHT), _svg(_themed(draw, DARK), DARK)
+    figure = themed(draw, LIGHT)
+    light = svg(figure, LIGHT)
     (folder / f"{stem}.svg").write_text(light, encoding="utf-8")
     # the layout was found for the SVG; finding it again takes a third of the time
     figure.set_layout_engine("none")
     with mpl.rc_context(LIGHT.rc()):
         _quietly(lambda: figure.savefig(folder / f"{stem}.png", dpi=160, metadata={"Software": None}))
-    return light, dark
+    return light, darkened(light)
 
 
-def _themed(draw: Draw, theme: Theme) -> Figure:
+def themed(draw: Draw, theme: Theme) -> Figure:
+    """The picture for pages of one theme."""
     with mpl.rc_context(theme.rc()):
         return draw(theme)
 
 
-def _svg(figure: Figure, theme: Theme) -> str:
+def svg(figure: Figure, theme: Theme) -> str:
+    """A drawing as SVG; its layout is found on the way."""
     buffer = io.StringIO()
     with mpl.rc_context(theme.rc()):
         _quietly(lambda: figure.savefig(buffer, format="svg", metadata={"Date": None}))
