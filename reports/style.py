@@ -6,7 +6,6 @@ muted scheme. Each has a lighter twin for dark pages.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 _LIGHT = (
@@ -77,18 +76,6 @@ class Theme:
 
 LIGHT = Theme(name="light", background="#FFFFFF", ink="#1B2430", muted="#5A6675", grid="#E3E7EC", colours=_LIGHT)
 DARK = Theme(name="dark", background="#171C23", ink="#E8ECF1", muted="#9AA6B4", grid="#2E3641", colours=_DARK)
-
-_TWINS = {light.lower(): dark.lower() for light, dark in zip(LIGHT.every, DARK.every, strict=True)}
-_COLOUR = re.compile(r"#[0-9a-f]{6}\b")
-
-
-def darkened(svg: str) -> str:
-    """A drawing that was made for LIGHT as it is for DARK; colours that are no theme's (of a map of shades) stay.
-
-    Exact as long as a drawing takes all else, places and widths and opacities, from elsewhere than its theme, and bakes
-    none of the theme's colours into an image.
-    """
-    return _COLOUR.sub(lambda found: _TWINS.get(found.group(), found.group()), svg)
 
 
 def marker(slot: int) -> str:

@@ -16,7 +16,8 @@ from themed_pictures import assert_exact_twins, collected, numbered  # type: ign
 
 from reports.build import build_report
 from reports.drawing import new_figure
-from reports.style import DARK, LIGHT, Theme, darkened
+from reports.style import DARK, LIGHT, Theme
+from reports.svg_text import darkened
 from sweeps.tracking import prepare_store
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")

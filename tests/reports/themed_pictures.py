@@ -11,7 +11,8 @@ import pytest
 from reports import drawing
 from reports.chapters import chapter
 from reports.drawing import Draw, svg, themed
-from reports.style import DARK, LIGHT, darkened
+from reports.style import DARK, LIGHT
+from reports.svg_text import darkened
 
 _NAME = re.compile(r'(?<=["#])[mph][0-9a-f]{10}\b')
 """matplotlib names markers, clips and hatches after what they look like, their colours included."""
