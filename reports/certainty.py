@@ -50,7 +50,7 @@ class Paired:
 
 def seed_values(trials: pd.DataFrame, run_id: str, metric: str) -> dict[int, float]:
     """A configuration's values by fresh seed; ``run_id`` is its search trial's, whose own value is left out."""
-    rows = records(trials)
+    rows = records(trials[["mlflow_run_id", "config_id", "stage", "status", "seed", metric]])
     config_ids = {row["config_id"] for row in rows if row["mlflow_run_id"] == run_id}
     found = {}
     for row in rows:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -57,10 +58,13 @@ class StoredRun:
 
 @dataclass(frozen=True, kw_only=True)
 class Compact:
-    """What the tables hold; ``newest`` is the latest end of a run in them, in milliseconds."""
+    """What the tables hold; ``newest`` is the latest end of a run in them, in milliseconds.
+
+    ``curves`` has CURVE_COLUMNS, its texts as codes of few words.
+    """
 
     runs: Mapping[str, StoredRun]
-    curves: pd.DataFrame = field(repr=False)
+    curves: pa.Table = field(repr=False)
 
     @property
     def newest(self) -> int:
@@ -92,7 +96,7 @@ def read_compact(client: Any, parent: str, notes: list[str]) -> Compact | None:
             curves = pq.read_table(Path(client.download_artifacts(parent, COMPACT_CURVES, temporary)))
             if str(curves.num_rows) != told.get("curves"):
                 return None  # written while we read
-            return Compact(runs={run.info.run_id: run for run in _runs(trials)}, curves=_frame(curves))
+            return Compact(runs={run.info.run_id: run for run in _runs(trials)}, curves=_coded(curves))
         except (MlflowException, OSError, pa.ArrowException, ValueError, KeyError, TypeError) as error:
             notes.append(
                 f"The sweep's compact tables could not be read and were not used: {one_line(str(error), 200)}."
@@ -119,21 +123,49 @@ def _numbers(text: str) -> dict[str, float]:
     return {str(key): float(value) for key, value in json.loads(text).items()}
 
 
-def _frame(table: pa.Table) -> pd.DataFrame:
-    kinds = {"mlflow_run_id": pa.string(), "metric": pa.string(), "epoch": pa.int64(), "value": pa.float64()}
-    plain = pa.table({name: table.column(name).cast(kind) for name, kind in kinds.items()})
-    frame: pd.DataFrame = plain.to_pandas()
-    return frame.astype({"mlflow_run_id": "string", "metric": "string"})
+def _coded(table: pa.Table) -> pa.Table:
+    words = pa.dictionary(pa.int32(), pa.string())
+    kinds = {"mlflow_run_id": words, "metric": words, "epoch": pa.int64(), "value": pa.float64()}
+    return pa.table({name: table.column(name).cast(kind) for name, kind in kinds.items()}).unify_dictionaries()
 
 
 def merged_curves(client: Any, runs: Sequence[Any], compact: Compact | None) -> pd.DataFrame:
-    """The curves of ``runs``, in their order: from the tables for those that came from there, else from the store."""
+    """The curves of ``runs``, in their order: from the tables for those that ended as these have it, else the store.
+
+    A run that is read again only because it ended with the newest is as these have it: nothing but the sweep writes
+    curves, and never to a run that has ended.
+    """
     if compact is None:
         return load_curves(client, runs)
-    asked = [run for run in runs if not isinstance(run, StoredRun)]
-    taken = {run.info.run_id for run in runs if isinstance(run, StoredRun)}
-    kept = compact.curves[compact.curves["mlflow_run_id"].isin(taken)]
-    both = pd.concat([kept, load_curves(client, asked)], ignore_index=True)
+    asked = [run for run in runs if not _as_told(run, compact)]
     order = {run.info.run_id: place for place, run in enumerate(runs)}
+    kept = _in_order(
+        compact.curves, {run.info.run_id: order[run.info.run_id] for run in runs if _as_told(run, compact)}
+    )
+    if not asked:
+        return kept
+    both = pd.concat([kept, load_curves(client, asked)], ignore_index=True)
     place = both["mlflow_run_id"].map(order)
     return both.assign(_place=place).sort_values("_place", kind="stable", ignore_index=True)[list(CURVE_COLUMNS)]
+
+
+def _as_told(run: Any, compact: Compact) -> bool:
+    """Whether the run is in the tables, with the end that it has now."""
+    told = compact.runs.get(run.info.run_id)
+    return told is not None and (told.info.end_time, told.info.status) == (run.info.end_time, run.info.status)
+
+
+def _in_order(curves: pa.Table, order: Mapping[str, int]) -> pd.DataFrame:
+    """The rows of the runs in ``order``, and in that order; others are left out."""
+    codes = curves.column("mlflow_run_id").combine_chunks()
+    places = np.array([order.get(name, -1) for name in codes.dictionary.to_pylist()], dtype=np.int64)
+    place = places[codes.indices.to_numpy()] if len(codes) else places[:0]
+    rows = np.flatnonzero(place >= 0)
+    rows = rows[np.argsort(place[rows], kind="stable")]
+    chosen = curves if np.array_equal(rows, np.arange(len(curves))) else curves.take(pa.array(rows))
+    frame: pd.DataFrame = pa.table({name: _plain(chosen.column(name)) for name in CURVE_COLUMNS}).to_pandas()
+    return frame.astype({"mlflow_run_id": "string", "metric": "string"})
+
+
+def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    return column.cast(pa.string()) if pa.types.is_dictionary(column.type) else column

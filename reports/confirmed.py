@@ -101,17 +101,16 @@ def confirmation(sweep: Sweep, trials: pd.DataFrame, data: str) -> Confirmation 
 
     A sweep that did not record its candidates has all configurations with fresh seeds as such.
     """
-    rows = records(trials)
     fresh: dict[str, list[Mapping[str, object]]] = {}
-    for row in rows:
-        if row["stage"] == Stage.CONFIRM.value:
-            mine = fresh.setdefault(str(row["config_id"]), [])
-            if row["status"] == Status.COMPLETED.value:
-                mine.append(row)
+    for row in records(trials[trials["stage"] == Stage.CONFIRM.value]):
+        mine = fresh.setdefault(str(row["config_id"]), [])
+        if row["status"] == Status.COMPLETED.value:
+            mine.append(row)
     recorded = sweep.confirmations.get(data)
     if recorded is None and not fresh:
         return None
-    searched = [row for row in rows if row["stage"] == Stage.SEARCH.value]
+    of_search = trials["stage"] == Stage.SEARCH.value
+    searched = records(trials.loc[of_search, ["mlflow_run_id", "trial_id", "config_id"]])
     found = {str(row["mlflow_run_id"]): repeats(fresh.get(str(row["config_id"]), [])) for row in searched}
     if recorded is None:
         chosen = {str(row["mlflow_run_id"]) for row in searched if str(row["config_id"]) in fresh}

@@ -214,6 +214,10 @@ def meets(constraints: Sequence[str], values: Mapping[str, float | None]) -> boo
     return True
 
 
+def _meets(constraints: Sequence[str], row: Mapping[str, object]) -> bool:
+    return meets(constraints, {name: finite(row[name]) for name in METRICS})
+
+
 def study(sweep: Sweep, data: str) -> Study:
     """Everything there is to say about one data set of a sweep."""
     trials = sweep.trials[sweep.trials["data"] == data].reset_index(drop=True)
@@ -290,8 +294,7 @@ def _points(sweep: Sweep, trials: pd.DataFrame, objectives: Sequence[Objective])
             if completed:
                 incomplete.append(str(row["trial_id"]))
             continue
-        known = {name: finite(row[name]) for name in METRICS}
-        feasible = bool(row["feasible"]) if not pd.isna(row["feasible"]) else meets(sweep.constraints, known)
+        feasible = bool(row["feasible"]) if not pd.isna(row["feasible"]) else _meets(sweep.constraints, row)
         images = finite(row["n_val"])
         n_val = None if images is None else round(images)
         measurable = objectives[0].metric == "val_accuracy" and n_val is not None
@@ -365,12 +368,14 @@ def hypervolume_course(
             eligible.setdefault(run_of.get(owner, point.run_id), []).append(point.values)
     course: list[tuple[int, float]] = []
     front: list[tuple[float, ...]] = []  # what it dominates adds nothing, and need not be looked at again
+    volume = 0.0
     for count, run_id in enumerate(by_ending(trials), start=1):
         if run_id in eligible or not course:
             seen = [*front, *eligible.get(run_id, [])]
+            before = front
             front = [point for point, keep in zip(seen, nondominated(seen, directions), strict=True) if keep]
             try:
-                volume = hypervolume(front, worst, ideal, directions)
+                volume = volume if course and front == before else hypervolume(front, worst, ideal, directions)
             except ValueError:
                 return (), "The recorded reference point is not worse than the ideal in every objective."
         course.append((count, volume))

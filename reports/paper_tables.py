@@ -94,13 +94,19 @@ def varied_keys(sweep: Sweep, run_ids: Sequence[str]) -> tuple[str, ...]:
     configs = [sweep.configs[run_id] for run_id in run_ids]
     keys = list(dict.fromkeys(key for config in configs for key in config))
     aside = {*lead, "data", *ADDING}
-    return (*lead, *(key for key in keys if key not in aside and _varies([config.get(key) for config in configs])))
+    varied: set[str] = set()
+    alike = [(key, configs[0].get(key)) for key in keys if key not in aside]
+    for config in configs:  # trial by trial, for all of its settings lie together in memory
+        found = {key for key, first in alike if _differ(config.get(key), first)}
+        if found:
+            varied |= found
+            alike = [(key, first) for key, first in alike if key not in found]
+    return (*lead, *(key for key in keys if key in varied))
 
 
-def _varies(values: Sequence[object]) -> bool:
-    """Whether two differ; a number and a truth value do, though Python has True equal 1."""
-    first = values[0]
-    return any(value != first or isinstance(value, bool) is not isinstance(first, bool) for value in values)
+def _differ(value: object, other: object) -> bool:
+    """A number and a truth value differ, though Python has True equal 1."""
+    return value is not other and (value != other or isinstance(value, bool) is not isinstance(other, bool))
 
 
 def searched_runs(trials: pd.DataFrame) -> list[str]:
@@ -128,7 +134,8 @@ def front_table(sweep: Sweep, studies: Sequence[Study]) -> Table:
     if confirmed:  # what is reported stands first, what it was chosen by after it
         names = sorted(names, key=lambda name: not name.startswith("test_"))
     for study in studies:
-        by_run = {row["mlflow_run_id"]: row for row in records(study.trials)}
+        behind = study.trials["mlflow_run_id"].isin([point.run_id for point in study.members])
+        by_run = {row["mlflow_run_id"]: row for row in records(study.trials[behind])}
         for point in study.members:
             row, config, n = by_run[point.run_id], sweep.configs[point.run_id], 1
             if point.repeats is not None:
@@ -238,11 +245,9 @@ def _display(row: Mapping[str, object]) -> str:
 
 def failures_table(study: Study) -> Table:
     """Failed, pruned and waiting trials with their reasons, in full."""
-    rows = [
-        (row["trial_id"], row["status"], row["attempts"], row["method"], row["backbone"], row["reason"])
-        for row in records(study.trials)
-        if row["status"] in (Status.FAILED.value, Status.PRUNED.value, Status.WAITING.value)
-    ]
+    ends = (Status.FAILED.value, Status.PRUNED.value, Status.WAITING.value)
+    names = ["trial_id", "status", "attempts", "method", "backbone", "reason"]
+    rows = [tuple(row.values()) for row in records(study.trials.loc[study.trials["status"].isin(ends), names])]
     columns = ("trial", "status", "attempts", "method", "backbone", "reason")
     total, rows = len(rows), rows[:MOST_ROWS]
     cut = f"The first {len(rows):,} of {total:,}; trials.parquet has all." if len(rows) < total else ""

@@ -33,6 +33,11 @@ class Theme:
     grid: str
     colours: tuple[str, ...]
 
+    @property
+    def every(self) -> tuple[str, ...]:
+        """All its colours; the same place means the same in every theme."""
+        return (self.background, self.ink, self.muted, self.grid, *self.colours)
+
     def colour(self, slot: int) -> str:
         """Colour of a method's slot; beyond the palette it starts again."""
         return self.colours[slot % len(self.colours)]

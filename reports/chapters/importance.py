@@ -31,6 +31,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -180,11 +181,10 @@ def importance(cells: Cells, losses: Sequence[float], seed: int = 0) -> Importan
     best = int(chosen.sum())
     if best > n / 2:
         return None
-    rng = np.random.default_rng(seed)
-    share = _shares(cells, chosen[None, :], np.ones((1, n), dtype=np.bool_))
-    chance = _shares(cells, _picked(rng, n, best), np.ones((RESAMPLES, n), dtype=np.bool_))
     m = round(KEPT * n)
-    subset = _picked(rng, n, m)
+    picked, subset = _pickings(seed, n, best, m)
+    share = _shares(cells, chosen[None, :], np.ones((1, n), dtype=np.bool_))
+    chance = _shares(cells, picked, np.ones((RESAMPLES, n), dtype=np.bool_))
     spread = float(_shares(cells, _best_of(values, subset), subset).std(ddof=1))
     return Importance(
         share=float(share[0]),
@@ -193,6 +193,13 @@ def importance(cells: Cells, losses: Sequence[float], seed: int = 0) -> Importan
         n=n,
         best=best,
     )
+
+
+@lru_cache(maxsize=2)
+def _pickings(seed: int, n: int, best: int, m: int) -> tuple[Flags, Flags]:
+    """Random subsets of ``best`` and of ``m`` trials; settings that all trials have share them, and are many."""
+    rng = np.random.default_rng(seed)
+    return _picked(rng, n, best), _picked(rng, n, m)
 
 
 def _picked(rng: np.random.Generator, n: int, size: int) -> Flags:

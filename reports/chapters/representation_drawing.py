@@ -31,7 +31,7 @@ def draw_layer_maps(picture: LayerMapsPicture, theme: Theme) -> Figure:
     panel = 1.0 + 0.15 * min(max(tall, 5), 20)
     figure = new_figure(max(4.6, 2.3 * columns + 1.3), panel * rows + 0.5)
     grid = figure.subplots(rows, columns, squeeze=False)
-    shades: Any = mpl.colormaps["cividis"].with_extremes(bad=theme.grid)
+    shades: Any = mpl.colormaps["cividis"].with_extremes(bad=(0.0, 0.0, 0.0, 0.0))
     scale = mpl.cm.ScalarMappable(norm=mpl.colors.Normalize(picture.low, 1.0), cmap=shades)
     for number, axes in enumerate(grid.flat):
         if number >= len(picture.maps):
@@ -50,6 +50,7 @@ def draw_layer_maps(picture: LayerMapsPicture, theme: Theme) -> Figure:
 
 
 def _layer_map(axes: Any, one: LayerMap, scale: Any, theme: Theme) -> None:
+    axes.set_facecolor(theme.grid)  # shows through where nothing was measured: an image has no colours of a theme
     cells = np.ma.masked_invalid([[np.nan if value is None else value for value in row] for row in one.values])
     axes.imshow(cells, norm=scale.norm, cmap=scale.cmap, origin="lower", aspect="auto", interpolation="nearest")
     axes.grid(False)

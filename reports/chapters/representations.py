@@ -23,7 +23,8 @@ def section(chapter: Chapter) -> str:
     parts = []
     for study, stem in zip(chapter.studies, chapter.stems, strict=True):
         where = f" on {study.data}" if len(chapter.studies) > 1 else ""
-        parts += [_layers(chapter, study, stem, where), _trajectories(chapter, study, stem, where)]
+        ways = trajectories_picture(chapter.sweep, study, chapter.styles)
+        parts += [_layers(chapter, study, stem, where, ways), _trajectories(chapter, study, stem, where, ways)]
     if not any(parts):
         return ""
     lead = (
@@ -33,7 +34,7 @@ def section(chapter: Chapter) -> str:
     return "\n".join(["<h2>Representations</h2>", f"<p>{esc(lead)}</p>", *(part for part in parts if part)])
 
 
-def _layers(chapter: Chapter, study: Study, stem: str, where: str) -> str:
+def _layers(chapter: Chapter, study: Study, stem: str, where: str, ways: TrajectoriesPicture | None) -> str:
     picture = layer_maps_picture(chapter.sweep, study)
     head = f"<h3>Layer by layer{esc(where)}</h3>"
     if picture is not None:
@@ -46,7 +47,7 @@ def _layers(chapter: Chapter, study: Study, stem: str, where: str) -> str:
     if records_layers(chapter.sweep, study):
         text = "Similarity was recorded by layer, but of no front member or anchor that trains its backbone."
         return f"{head}<p>{esc(text)}</p>"
-    if trajectories_picture(chapter.sweep, study, chapter.styles) is None:
+    if ways is None:
         return ""
     return (
         f"{head}<p>No similarity by layer was recorded. Launched with <code>{esc(HOW_TO)}</code>, a sweep records it "
@@ -82,8 +83,7 @@ def _called(layer: str) -> str:
     return f"the features {LAST}" if layer == LAST else layer
 
 
-def _trajectories(chapter: Chapter, study: Study, stem: str, where: str) -> str:
-    picture = trajectories_picture(chapter.sweep, study, chapter.styles)
+def _trajectories(chapter: Chapter, study: Study, stem: str, where: str, picture: TrajectoriesPicture | None) -> str:
     if picture is None:
         return ""
     return f"<h3>On the way{esc(where)}</h3>" + chapter.figure(

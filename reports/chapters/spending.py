@@ -135,10 +135,10 @@ class Epochs:
 
 def epochs_trained(sweep: Sweep) -> Epochs:
     """Epochs that the curves reach; without any, the ones asked of a completed run, and else 0."""
-    reached = sweep.curves.groupby("mlflow_run_id")["epoch"].max()
+    reached = sweep.curves.groupby("mlflow_run_id", observed=True)["epoch"].max()
     curves = {str(run_id): int(epoch) for run_id, epoch in reached.items() if epoch >= 1}
     found, assumed = {}, 0
-    for row in records(runs(sweep.trials)[list(_COLUMNS)]):
+    for row in records(runs(sweep.trials)[["mlflow_run_id", "epochs", "status"]]):
         run_id, asked = str(row["mlflow_run_id"]), finite(row["epochs"])
         stands_in = run_id not in curves and asked is not None and row["status"] == Status.COMPLETED.value
         found[run_id] = round(asked) if stands_in and asked is not None else curves.get(run_id, 0)

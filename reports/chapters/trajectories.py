@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from reports.chapters.front_runs import other_anchors, runs_of_members, spread
 from reports.figures import Styles, axis_label, shorten
-from reports.fronts import Study
+from reports.fronts import Point, Study
 from reports.load import Sweep, records
 from reports.values import finite
 from repsim.records import EPOCH_METRICS, METRICS, Stage
@@ -78,11 +81,13 @@ def plane(study: Study) -> tuple[str, str]:
 def trajectories_picture(sweep: Sweep, study: Study, styles: Styles) -> TrajectoriesPicture | None:
     """The picture of one data set; None where no trial was measured after two epochs or more."""
     metrics = plane(study)
-    known = _trajectories(sweep, study, metrics)
-    if all(len(one.epochs) < 2 for one in known):
+    courses = _courses(sweep, study, metrics)
+    told = [point for point in (*runs_of_members(study), *other_anchors(study)) if point.run_id in courses.spans]
+    behind = {point.run_id for point in told}
+    others = [run_id for run_id in courses.spans if run_id not in behind and courses.length(run_id) > 1]
+    if not others and all(courses.length(run_id) < 2 for run_id in behind):
         return None
-    others = [one for one in known if not one.told and len(one.epochs) > 1]
-    shown = [one for one in known if one.told] + list(spread(others, PALE))
+    shown = [*_told(study, told, courses, metrics), *_pale(study, spread(others, PALE), courses)]
     counts = Counter(one.backbone for one in shown)
     kept = sorted(sorted(counts, key=lambda name: (-counts[name], name))[:PANELS])
     panels = tuple((name, tuple(one for one in shown if one.backbone == name)) for name in kept)
@@ -102,53 +107,78 @@ def trajectories_picture(sweep: Sweep, study: Study, styles: Styles) -> Trajecto
     )
 
 
-def _trajectories(sweep: Sweep, study: Study, metrics: tuple[str, str]) -> list[Trajectory]:
-    """Every search run that was measured, those behind the front first."""
-    rows = {str(row["mlflow_run_id"]): row for row in records(study.trials) if row["stage"] == Stage.SEARCH.value}
-    ways = _ways(sweep, rows, metrics)
-    members, anchors = runs_of_members(study), other_anchors(study)
-    named = {point.run_id for point in spread(members, LABELLED)}
-    found = []
-    for point in (*members, *anchors):
-        if point.run_id in ways:
-            label = f"{point.trial_id} (anchor)" if point.anchor else point.trial_id
-            epochs, points = ways[point.run_id]
-            found.append(
-                Trajectory(
-                    trial_id=point.trial_id,
-                    method=point.method,
-                    backbone=point.backbone,
-                    epochs=epochs,
-                    points=points,
-                    reported=_reported(rows[point.run_id], metrics),
-                    label=shorten(label, 24) if point.anchor or point.run_id in named else "",
-                    anchor=point.anchor,
-                )
-            )
-    told = {point.run_id for point in (*members, *anchors)}
-    for run_id, (epochs, points) in ways.items():
-        if run_id not in told:
-            who, on = str(rows[run_id]["trial_id"]), str(rows[run_id]["backbone"])
-            found.append(Trajectory(trial_id=who, method="", backbone=on, epochs=epochs, points=points, reported=None))
-    return found
+@dataclass(frozen=True, kw_only=True)
+class _Courses:
+    """Every search run that was measured: ``spans`` tell by run id, in the table's order, where its course begins and
+    ends in the columns. Few are drawn, so the columns stay as they are until one is asked for.
+    """
+
+    spans: Mapping[str, tuple[int, int]]
+    epochs: NDArray[np.int64]
+    points: NDArray[np.float64]
+
+    def length(self, run_id: str) -> int:
+        """At how many epochs both metrics are known."""
+        first, end = self.spans[run_id]
+        return end - first
+
+    def of(self, run_id: str) -> tuple[tuple[int, ...], tuple[XY, ...]]:
+        """Those epochs, and the points there."""
+        part = slice(*self.spans[run_id])
+        return tuple(self.epochs[part].tolist()), tuple((x, y) for x, y in self.points[part].tolist())
 
 
-def _ways(
-    sweep: Sweep, rows: Mapping[str, object], metrics: tuple[str, str]
-) -> dict[str, tuple[tuple[int, ...], tuple[XY, ...]]]:
-    """By run id, in the order of ``rows``: the epochs at which both metrics are known, and the points there."""
+def _courses(sweep: Sweep, study: Study, metrics: tuple[str, str]) -> _Courses:
     across, up = (
         sweep.curves.loc[sweep.curves["metric"] == name, ["mlflow_run_id", "epoch", "value"]] for name in metrics
     )
-    joined = across.merge(up, on=["mlflow_run_id", "epoch"], suffixes=("_x", "_y")).sort_values("epoch")
-    found = {
-        str(run_id): (
-            tuple(int(epoch) for epoch in part["epoch"]),
-            tuple(zip(map(float, part["value_x"]), map(float, part["value_y"]), strict=True)),
+    joined = across.merge(up, on=["mlflow_run_id", "epoch"], suffixes=("_x", "_y"))
+    names = [str(run_id) for run_id in study.trials.loc[study.trials["stage"] == Stage.SEARCH.value, "mlflow_run_id"]]
+    places = joined["mlflow_run_id"].map({run_id: place for place, run_id in enumerate(names)})
+    ordered = joined.assign(place=places).dropna(subset="place").sort_values(["place", "epoch"])
+    found, firsts = np.unique(ordered["place"].to_numpy(dtype=np.int64), return_index=True)
+    ends = [*firsts[1:].tolist(), len(ordered)]
+    return _Courses(
+        spans={
+            names[place]: (first, end)
+            for place, first, end in zip(found.tolist(), firsts.tolist(), ends, strict=bool(len(found)))
+        },
+        epochs=ordered["epoch"].to_numpy(dtype=np.int64),
+        points=ordered[["value_x", "value_y"]].to_numpy(dtype=np.float64),
+    )
+
+
+def _told(study: Study, points: Sequence[Point], courses: _Courses, metrics: tuple[str, str]) -> Iterator[Trajectory]:
+    """The runs behind the front and the anchors."""
+    rows = _rows(study, [point.run_id for point in points])
+    named = {point.run_id for point in spread(runs_of_members(study), LABELLED)}
+    for point in points:
+        label = f"{point.trial_id} (anchor)" if point.anchor else point.trial_id
+        epochs, way = courses.of(point.run_id)
+        yield Trajectory(
+            trial_id=point.trial_id,
+            method=point.method,
+            backbone=point.backbone,
+            epochs=epochs,
+            points=way,
+            reported=_reported(rows[point.run_id], metrics),
+            label=shorten(label, 24) if point.anchor or point.run_id in named else "",
+            anchor=point.anchor,
         )
-        for run_id, part in joined.groupby("mlflow_run_id", sort=False)
-    }
-    return {run_id: found[run_id] for run_id in rows if run_id in found}
+
+
+def _pale(study: Study, run_ids: Sequence[str], courses: _Courses) -> Iterator[Trajectory]:
+    """Others, of which nothing is told."""
+    rows = _rows(study, run_ids)
+    for run_id in run_ids:
+        who, on = str(rows[run_id]["trial_id"]), str(rows[run_id]["backbone"])
+        epochs, points = courses.of(run_id)
+        yield Trajectory(trial_id=who, method="", backbone=on, epochs=epochs, points=points, reported=None)
+
+
+def _rows(study: Study, run_ids: Sequence[str]) -> dict[str, Mapping[str, object]]:
+    chosen = study.trials["mlflow_run_id"].isin(list(run_ids))
+    return {str(row["mlflow_run_id"]): row for row in records(study.trials[chosen])}
 
 
 def _reported(row: Mapping[str, object], metrics: tuple[str, str]) -> XY | None:
