@@ -7,18 +7,18 @@ from pathlib import Path
 
 import matplotlib as mpl
 import pytest
-from conftest import Store, record  # type: ignore[import-not-found]
-from front_sweep import TAGS, front_trials  # type: ignore[import-not-found]
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from mlflow import MlflowClient
-from themed_pictures import assert_exact_twins, collected, numbered  # type: ignore[import-not-found]
 
 from reports.build import build_report
 from reports.drawing import new_figure
 from reports.style import DARK, LIGHT, Theme
 from reports.svg_text import darkened
 from sweeps.tracking import prepare_store
+from tests.reports.front_sweep import TAGS, front_trials
+from tests.reports.recorded_sweeps import Store, record
+from tests.reports.themed_pictures import assert_exact_twins, collected, numbered
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
 
