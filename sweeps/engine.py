@@ -249,7 +249,7 @@ def cluster(slots: Slots, address: str | None, on_stuck: Callable[[str], None]) 
         ray_constants.ENABLE_RAY_CLUSTER = False
         options |= {
             "address": "local",
-            "num_cpus": slots.parallel * slots.threads,
+            "num_cpus": slots.total_cpus,
             "include_dashboard": False,
         }
     else:

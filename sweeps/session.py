@@ -176,7 +176,7 @@ def _search(
             folder=folder,
             listener=listeners,
             disk=disk,
-            threads=slots.threads,
+            slots=slots,
             cache_dir=launch.cache_dir,
         )
         if not search.finished:

@@ -51,8 +51,9 @@ class Assignment:
     """What a slot is told to run.
 
     ``config`` is the flat configuration, ``objective`` the first val objective, ``known_epochs`` how many epochs the
-    journal holds already, ``launched_from`` the folder that relative paths in the configuration start from. With
-    ``keep_model`` the model is left in the run folder as well.
+    journal holds already, ``launched_from`` the folder that relative paths in the configuration start from. Each
+    of ``workers`` processes has ``threads`` CPU threads and ``gpus`` GPUs. With ``keep_model`` the model is left in the
+    run folder as well.
     """
 
     trial_id: str
@@ -64,6 +65,8 @@ class Assignment:
     launched_from: str
     cache_dir: str | None
     threads: int
+    workers: int = 1
+    gpus: float = 0.0
     keep_model: bool = False
 
     def to_config(self) -> dict[str, object]:

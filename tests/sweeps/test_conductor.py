@@ -21,6 +21,7 @@ from sweeps.disk import Disk
 from sweeps.journal import Journal, read_history
 from sweeps.run_folder import RunFolder
 from sweeps.search import Search
+from sweeps.slots import Slots
 from sweeps.space import Space, load_space
 from sweeps.trainable import Assignment, Report
 from sweeps.trial import TrialRecord
@@ -58,7 +59,7 @@ class Stage:
             folder=self.folder,
             listener=self.audience,
             disk=Disk(self.folder.root, reserve=reserve, say=self.said.append, check=lambda: None),
-            threads=1,
+            slots=Slots(parallel=4, threads=1),
             cache_dir=None,
         )
 
