@@ -102,7 +102,7 @@ class Sweep:
         if trial is None:
             return None
         attempt = self._record(trial).attempts + 1
-        self._folder.crash_note(trial.trial_id).unlink(missing_ok=True)
+        self._folder.forget_crashes(trial.trial_id)
         self._write(lambda: self._folder.set_attempt(trial.trial_id, attempt))
         self._write(lambda: self._journal.started(trial.trial_id, attempt))
         config, method = trial.config, trial.config.parsed_method

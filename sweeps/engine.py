@@ -28,16 +28,8 @@ from ray.tune.search import Searcher
 
 from repsim.errors import Mistake, RequestError, one_line
 from sweeps.slots import Slots
-from sweeps.trainable import (
-    Assignment,
-    Fault,
-    Report,
-    TrialFailed,
-    TrialNotBegun,
-    TrialOutOfDisk,
-    TrialOutOfMemory,
-    TrialProcess,
-)
+from sweeps.trainable import Assignment, Fault, Report, TrialProcess
+from sweeps.trial_errors import TrialFailed, TrialNotBegun, TrialOutOfDisk, TrialOutOfMemory, TrialRankLost
 
 _QUIET = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -54,6 +46,7 @@ _NOT_BEGUN = f"{TrialNotBegun.__name__}: "
 _ERRORS: Mapping[str, Fault] = {
     f"{TrialFailed.__name__}: ": "own",
     f"{TrialOutOfMemory.__name__}: ": "died",
+    f"{TrialRankLost.__name__}: ": "died",
     f"{TrialOutOfDisk.__name__}: ": "disk",
 }
 _PYTHON_ERROR = re.compile(r"^(?!ray\.)[\w.]*(Error|Exception|Exit)\b.*: ")
@@ -359,6 +352,12 @@ def _check_own_processes() -> None:
         raise EngineLost(f"Ray's {names} died")
 
 
+def bundles(config: Mapping[str, object]) -> tune.PlacementGroupFactory:
+    """What Ray reserves for a trial, all at once: a bundle for each worker, its process in the first."""
+    asked = Assignment.from_config(config)
+    return tune.PlacementGroupFactory([{"CPU": asked.threads, "GPU": asked.gpus} for _ in range(asked.workers)])
+
+
 def drive(conductor: Conductor, slots: Slots, check: Callable[[], None]) -> None:
     """Run until the conductor has nothing more to run. Needs a :func:`cluster`.
 
@@ -371,7 +370,7 @@ def drive(conductor: Conductor, slots: Slots, check: Callable[[], None]) -> None
     _sweep_away_leftovers()
     with tempfile.TemporaryDirectory(prefix=f"{_DISPOSABLE}{os.getpid()}-", ignore_cleanup_errors=True) as disposable:
         tuner = tune.Tuner(
-            tune.with_resources(TrialProcess, {"cpu": slots.threads, "gpu": slots.gpus}),
+            tune.with_resources(TrialProcess, bundles),
             tune_config=tune.TuneConfig(
                 search_alg=_Searcher(guarded, live, slots.parallel, check),
                 scheduler=_Scheduler(guarded, live, hung),

@@ -25,19 +25,10 @@ from ray.tune.search import Searcher
 from sweeps import engine
 from sweeps.engine import EngineLost, cluster, drive
 from sweeps.slots import Slots
-from sweeps.trainable import (
-    PAYLOAD,
-    Assignment,
-    Fault,
-    Report,
-    TrialFailed,
-    TrialNotBegun,
-    TrialOutOfDisk,
-    TrialOutOfMemory,
-    TrialProcess,
-)
+from sweeps.trainable import PAYLOAD, Assignment, Fault, Report, TrialProcess
+from sweeps.trial_errors import TrialFailed, TrialNotBegun, TrialOutOfDisk, TrialOutOfMemory
 
-RECYCLED = "sweeps.trainable.TrialNotBegun: its process is replaced after 64 trials"
+RECYCLED = "sweeps.trial_errors.TrialNotBegun: its process is replaced after 64 trials"
 DIED = "The actor died unexpectedly before finishing this task. Worker exit type: SYSTEM_ERROR"
 
 
@@ -255,10 +246,10 @@ def test_a_failed_conductor_stops_what_runs(stage: Stage, tmp_path: Path) -> Non
 
 
 ERRORS = [
-    (f"ray::TrialProcess.train()\n  File ...\nsweeps.trainable.{TrialFailed.__name__}: ValueError: no (a.py:3)\n",
+    (f"ray::TrialProcess.train()\n  File ...\nsweeps.trial_errors.{TrialFailed.__name__}: ValueError: no (a.py:3)\n",
      "ValueError: no (a.py:3)", "own"),
-    (f"x\nsweeps.trainable.{TrialOutOfMemory.__name__}: MemoryError: 8 GiB\nmore\n", "MemoryError: 8 GiB", "died"),
-    (f"x\nsweeps.trainable.{TrialOutOfDisk.__name__}: OSError: full", "OSError: full", "disk"),
+    (f"x\nsweeps.trial_errors.{TrialOutOfMemory.__name__}: MemoryError: 8 GiB\nmore\n", "MemoryError: 8 GiB", "died"),
+    (f"x\nsweeps.trial_errors.{TrialOutOfDisk.__name__}: OSError: full", "OSError: full", "disk"),
     ("ray.exceptions.OutOfMemoryError: Task was killed due to the node running low on memory.",
      "killed by Ray because the machine's memory ran out", "died"),
     (DIED, "", "died"),
@@ -282,7 +273,7 @@ def test_every_kind_of_error_is_told_apart() -> None:
     for kind in kinds:
         if kind is TrialNotBegun:
             continue
-        assert engine._told(f"sweeps.trainable.{kind.__name__}: why")[0] == "why"
+        assert engine._told(f"sweeps.trial_errors.{kind.__name__}: why")[0] == "why"
 
 
 def test_an_error_is_passed_on_with_its_reason(stage: Stage, tmp_path: Path) -> None:
