@@ -5,7 +5,8 @@ from __future__ import annotations
 from repsim.config import TrialConfig
 from repsim.records import TrialResult
 from sweeps.packing import Packing
-from sweeps.slots import Share, Slots
+from sweeps.placement import Share
+from sweeps.slots import Slots
 from sweeps.space import Space
 from sweeps.space_resource_settings import sizes
 

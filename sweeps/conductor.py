@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -17,6 +17,7 @@ from repsim.records import WISE_ALPHAS, EpochResult, Stage, Status, TrialResult
 from sweeps.allotment import Allotment
 from sweeps.disk import Disk
 from sweeps.journal import Journal
+from sweeps.placement import Machine, Share, Waiting
 from sweeps.run_folder import RunFolder
 from sweeps.search import Outcome, Search
 from sweeps.slots import Slots
@@ -61,7 +62,8 @@ class Sweep:
     ) -> None:
         self._search, self._journal, self._folder, self._listener = search, journal, folder, listener
         self._disk, self._watchdog = disk, Watchdog(space.resources.epoch_timeout)
-        self._allotment, self._cache_dir = Allotment(space, slots), cache_dir
+        self._allotment, self._places = Allotment(space, slots), Waiting(space.resources.placement_timeout)
+        self._cache_dir = cache_dir
         self._keep_models = space.resources.models == "front"
         self._objective = space.objectives[0]
         records = journal.history.records.values()
@@ -180,6 +182,13 @@ class Sweep:
     def overdue(self) -> Mapping[str, str]:
         """Trials that have hung, by id, and that in words."""
         return self._watchdog.overdue()
+
+    def unplaced(
+        self, waiting: Sequence[Assignment], busy: bool, machines: Callable[[], Sequence[Machine]]
+    ) -> Mapping[str, str]:
+        """Trials, by id, that have waited for too long for a place, and that in words."""
+        asked = {one.trial_id: Share(workers=one.workers, cpus=one.threads, gpus=one.gpus) for one in waiting}
+        return self._places.look(asked, busy, machines)
 
     def put_back(self, assignment: Assignment) -> None:
         """The trial never began: it goes first in the next slot."""

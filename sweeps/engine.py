@@ -13,7 +13,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from repsim.errors import Mistake, RequestError, one_line
+from sweeps.placement import Machine
 from sweeps.slots import Slots
 from sweeps.trainable import Assignment, Fault, Report, TrialProcess
 from sweeps.trial_errors import TrialFailed, TrialNotBegun, TrialOutOfDisk, TrialOutOfMemory, TrialRankLost
@@ -51,6 +52,7 @@ _ERRORS: Mapping[str, Fault] = {
 }
 _PYTHON_ERROR = re.compile(r"^(?!ray\.)[\w.]*(Error|Exception|Exit)\b.*: ")
 _DISPOSABLE = "repsim-ray-"
+_PENDING = "PENDING"
 _LOOK_EVERY = 1.0
 """Seconds between two looks at Ray's own processes and at trials that have been silent for too long."""
 _STUCK_SECONDS = 5.0
@@ -97,6 +99,11 @@ class Conductor(Protocol):
 
     def put_back(self, assignment: Assignment) -> None:
         """The slot was recycled before the trial began: run it elsewhere."""
+
+    def unplaced(
+        self, waiting: Sequence[Assignment], busy: bool, machines: Callable[[], Sequence[Machine]]
+    ) -> Mapping[str, str]:
+        """Trials, by id, that have waited for too long for a place, and that in words."""
 
 
 class _Guarded:
@@ -165,6 +172,17 @@ class _Scheduler(FIFOScheduler):  # type: ignore[misc]
     def __init__(self, guarded: _Guarded, live: dict[str, Assignment], hung: dict[str, str]) -> None:
         super().__init__()
         self._guarded, self._live, self._hung = guarded, live, hung
+        self.unplaced: dict[str, str] = {}
+        """Trials that are to wait no longer, and why; by our own ids."""
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        if self.unplaced:
+            for trial in list(tune_controller.get_live_trials()):
+                assignment = self._live.get(trial.trial_id)
+                if assignment is not None and assignment.trial_id in self.unplaced and trial.status == _PENDING:
+                    tune_controller.stop_trial(trial)
+            self.unplaced.clear()
+        return super().choose_trial_to_run(tune_controller)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         assignment = self._live.get(trial.trial_id)
@@ -196,8 +214,13 @@ class _Scheduler(FIFOScheduler):  # type: ignore[misc]
 
     def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
         assignment = self._live.pop(trial.trial_id, None)
-        if assignment is not None:
+        if assignment is None:
+            return
+        late = self.unplaced.get(assignment.trial_id)
+        if late is None:
             self._guarded.ask(lambda conductor: conductor.put_back(assignment), None)
+        else:
+            self._guarded.ask(lambda conductor: conductor.broke(assignment, late, "own"), None)
 
     def __getstate__(self) -> dict[str, object]:
         return {}
@@ -287,9 +310,15 @@ class _Watch(Callback):  # type: ignore[misc]
     """
 
     def __init__(
-        self, guarded: _Guarded, live: dict[str, Assignment], hung: dict[str, str], check: Callable[[], None]
+        self,
+        guarded: _Guarded,
+        live: dict[str, Assignment],
+        hung: dict[str, str],
+        check: Callable[[], None],
+        unplaced: dict[str, str] | None = None,
     ) -> None:
         self._guarded, self._live, self._hung, self._check = guarded, live, hung, check
+        self._unplaced = {} if unplaced is None else unplaced
         self._killed: dict[str, float] = {}
         self._looked = self._stepped = 0.0
 
@@ -311,6 +340,11 @@ class _Watch(Callback):  # type: ignore[misc]
         self._looked = now
         _check_own_processes()
         nothing: Mapping[str, str] = {}
+        live = [trial for trial in trials if trial.trial_id in self._live]
+        waiting = [self._live[trial.trial_id] for trial in live if trial.status == _PENDING]
+        busy = len(waiting) < len(live)
+        late = self._guarded.ask(lambda conductor: conductor.unplaced(waiting, busy, _machines), nothing)
+        self._unplaced.update(late)
         overdue = self._guarded.ask(lambda conductor: conductor.overdue(), nothing)
         self._killed = {trial_id: when for trial_id, when in self._killed.items() if trial_id in overdue}
         if any(now - when > _KILL_SECONDS for when in self._killed.values()):
@@ -332,6 +366,12 @@ class _Watch(Callback):  # type: ignore[misc]
 
 def _hung(assignment: Assignment, reason: str, conductor: Conductor) -> None:
     conductor.broke(assignment, reason, "died")
+
+
+def _machines() -> list[Machine]:
+    """What the nodes have that are alive."""
+    found = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [Machine(cpus=resources.get("CPU", 0.0), gpus=resources.get("GPU", 0.0)) for resources in found]
 
 
 def _stand_by(over: threading.Event, on_stuck: Callable[[str], None]) -> None:
@@ -367,13 +407,14 @@ def drive(conductor: Conductor, slots: Slots, check: Callable[[], None]) -> None
     live: dict[str, Assignment] = {}
     hung: dict[str, str] = {}
     guarded = _Guarded(conductor)
+    scheduler = _Scheduler(guarded, live, hung)
     _sweep_away_leftovers()
     with tempfile.TemporaryDirectory(prefix=f"{_DISPOSABLE}{os.getpid()}-", ignore_cleanup_errors=True) as disposable:
         tuner = tune.Tuner(
             tune.with_resources(TrialProcess, bundles),
             tune_config=tune.TuneConfig(
                 search_alg=_Searcher(guarded, live, slots.parallel, check),
-                scheduler=_Scheduler(guarded, live, hung),
+                scheduler=scheduler,
                 num_samples=-1,
                 reuse_actors=True,
             ),
@@ -381,7 +422,7 @@ def drive(conductor: Conductor, slots: Slots, check: Callable[[], None]) -> None
                 name="sweep",
                 storage_path=disposable,
                 verbose=0,
-                callbacks=[_Watch(guarded, live, hung, check)],
+                callbacks=[_Watch(guarded, live, hung, check, scheduler.unplaced)],
                 failure_config=tune.FailureConfig(max_failures=0),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
             ),

@@ -25,21 +25,13 @@ from pathlib import Path
 
 from repsim.errors import Mistake, RequestError
 from sweeps.packing import MOST_PER_GPU
+from sweeps.placement import Machine, Share, fits, places
 from sweeps.space import Space
 from sweeps.space_resource_settings import sizes
 from sweeps.space_resources import Asked
 
 _TRIALS_PER_SLOT = 4
 _NVIDIA = Path("/proc/driver/nvidia/gpus")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Share:
-    """What one trial gets: ``workers`` processes, each with ``cpus`` threads and ``gpus`` GPUs."""
-
-    workers: int = 1
-    cpus: int = 1
-    gpus: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,29 +94,24 @@ def _fit(asked: Asked, cores: int, gpus: int, packs: bool) -> int:
         return cores // (asked.workers * (1 if asked.cpus_per_worker is None else asked.cpus_per_worker))
     if packs and each is None and asked.workers == 1:
         return max(gpus, min(MOST_PER_GPU * gpus, cores))
-    return _placed(asked.workers, 1.0 if each is None else each, gpus)
-
-
-def _placed(workers: int, each: float, gpus: int) -> int:
-    """How many trials of so many workers with ``each`` GPUs find theirs; no share lies on two GPUs."""
-    places = gpus * int(1 / each) if each <= 1 else int(gpus // each)
-    return places // workers
+    one = Share(workers=asked.workers, gpus=1.0 if each is None else each)
+    return places(one, [Machine(cpus=math.inf, gpus=gpus)]) // asked.workers
 
 
 def check_gpus(space: Space) -> None:
     """RequestError when a trial asks for more GPUs than there are: Ray would wait for them for ever."""
     slots, there = choose_slots(space), visible_gpus()
+    shows = f"this machine shows {there}"
     for _, _, asked in sizes(space):
         share = slots.share(asked)
-        if share.gpus == 0 or _placed(share.workers, share.gpus, there) > 0:
+        if fits(share, [Machine(cpus=math.inf, gpus=there)]):
             continue
         if share.workers == 1:
             key, allowed = "resources.gpus_per_worker", f"0 to {there}"
-            problem = f"a trial asks for {share.gpus:g} GPUs, this machine shows {there}"
+            problem = f"a trial asks for {share.gpus:g} GPUs, {shows}"
         else:
             key, allowed = "resources.workers", f"1 to {max(1, int(there // share.gpus))}, or gpus_per_worker: 0"
-            problem = f"a trial asks for {share.workers} workers with {share.gpus:g} GPUs each"
-            problem += f", this machine shows {there}"
+            problem = f"a trial asks for {share.workers} workers with {share.gpus:g} GPUs each, {shows}"
         raise RequestError(Mistake(where="space", key=key, problem=problem, allowed=allowed))
 
 

@@ -147,32 +147,7 @@ def _sections() -> Schema:
                 },
             }
         ),
-        "resources": _closed(
-            {
-                "workers": _dependent(
-                    {"type": "integer", "minimum": 1, "maximum": MAX_WORKERS}, 1, "Processes that share a trial."
-                ),
-                "cpus_per_worker": _dependent(_auto({"type": "integer", "minimum": 1}), "auto", "CPU threads of each."),
-                "gpus_per_worker": _dependent(
-                    _auto({"type": "number", "minimum": 0}), "auto", "GPUs of each, or a share of one."
-                ),
-                "epoch_timeout": _auto({"type": "number", "exclusiveMinimum": 0})
-                | {
-                    "default": "auto",
-                    "description": "Seconds without an epoch after which a trial counts as hung and is tried again.",
-                },
-                "placement_timeout": _auto({"type": "number", "exclusiveMinimum": 0})
-                | {
-                    "default": "auto",
-                    "description": "Seconds that a trial waits for machines that are not there; then it fails.",
-                },
-                "models": {
-                    "enum": list(MODELS),
-                    "default": "front",
-                    "description": "Whose models are kept: those of the front's members, or nobody's.",
-                },
-            }
-        ),
+        "resources": _resources(),
     }
 
 
@@ -185,6 +160,35 @@ def _dependent(value: Schema, default: object, description: str) -> Schema:
     case = _closed({"when": {"$ref": "#/$defs/when"}, "value": value}, required=["value"])
     anyone = [value, case, {"type": "array", "items": case, "minItems": 1}]
     return {"anyOf": anyone, "default": default, "description": description}
+
+
+def _resources() -> Schema:
+    return _closed(
+        {
+            "workers": _dependent(
+                {"type": "integer", "minimum": 1, "maximum": MAX_WORKERS}, 1, "Processes that share a trial."
+            ),
+            "cpus_per_worker": _dependent(_auto({"type": "integer", "minimum": 1}), "auto", "CPU threads of each."),
+            "gpus_per_worker": _dependent(
+                _auto({"type": "number", "minimum": 0}), "auto", "GPUs of each, or a share of one."
+            ),
+            "epoch_timeout": _auto({"type": "number", "exclusiveMinimum": 0})
+            | {
+                "default": "auto",
+                "description": "Seconds without an epoch after which a trial counts as hung and is tried again.",
+            },
+            "placement_timeout": _auto({"type": "number", "exclusiveMinimum": 0})
+            | {
+                "default": "auto",
+                "description": "Seconds that a trial waits for machines that are not there; then it fails.",
+            },
+            "models": {
+                "enum": list(MODELS),
+                "default": "front",
+                "description": "Whose models are kept: those of the front's members, or nobody's.",
+            },
+        }
+    )
 
 
 def _value_schemas() -> Schema:

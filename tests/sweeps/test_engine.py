@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,6 +24,7 @@ from ray.tune.search import Searcher
 
 from sweeps import engine
 from sweeps.engine import EngineLost, cluster, drive
+from sweeps.placement import Machine
 from sweeps.slots import Slots
 from sweeps.trainable import PAYLOAD, Assignment, Fault, Report, TrialProcess
 from sweeps.trial_errors import TrialFailed, TrialNotBegun, TrialOutOfDisk, TrialOutOfMemory
@@ -54,6 +55,8 @@ class Sweep:
     goes_on: bool = True
     heard: list[tuple[object, ...]] = field(default_factory=list)
     late: dict[str, str] = field(default_factory=dict)
+    nowhere: dict[str, str] = field(default_factory=dict)
+    waited: list[tuple[list[str], bool]] = field(default_factory=list)
     asked: int = 0
     broken: Exception | None = None
 
@@ -86,6 +89,12 @@ class Sweep:
 
     def overdue(self) -> Mapping[str, str]:
         return self.late
+
+    def unplaced(
+        self, waiting: Sequence[Assignment], busy: bool, machines: Callable[[], Sequence[Machine]]
+    ) -> Mapping[str, str]:
+        self.waited.append(([one.trial_id for one in waiting], busy))
+        return self.nowhere
 
     def put_back(self, assignment: Assignment) -> None:
         self.heard.append(("put back", assignment.trial_id))
