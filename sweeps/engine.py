@@ -6,43 +6,29 @@ experiment folder is disposable, and nothing is ever restored from it.
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import shutil
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import ray
 from ray import tune
-from ray._private import ray_constants
 from ray.tune import Callback
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from repsim.errors import Mistake, RequestError, one_line
+from repsim.errors import one_line
 from sweeps.placement import Machine
+from sweeps.ray_cluster import LOOK_EVERY, EngineLost, check_own_processes
 from sweeps.slots import Slots
 from sweeps.trainable import Assignment, Fault, Report, TrialProcess
 from sweeps.trial_errors import TrialFailed, TrialNotBegun, TrialOutOfDisk, TrialOutOfMemory, TrialRankLost
 
-_QUIET = {
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    # Ray's snapshots are never read: make them rare.
-    "TUNE_GLOBAL_CHECKPOINT_S": "100000",
-    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_DEDUP_LOGS": "0",
-}
 _NOT_BEGUN = f"{TrialNotBegun.__name__}: "
 _ERRORS: Mapping[str, Fault] = {
     f"{TrialFailed.__name__}: ": "own",
@@ -53,23 +39,12 @@ _ERRORS: Mapping[str, Fault] = {
 _PYTHON_ERROR = re.compile(r"^(?!ray\.)[\w.]*(Error|Exception|Exit)\b.*: ")
 _DISPOSABLE = "repsim-ray-"
 _PENDING = "PENDING"
-_LOOK_EVERY = 1.0
-"""Seconds between two looks at Ray's own processes and at trials that have been silent for too long."""
-_STUCK_SECONDS = 5.0
-"""So long after a death of Ray's own processes the main thread has noticed it, or never will."""
 _STOOD_STILL = 5.0
 """Two turns of Ray's loop are never so many seconds apart unless the driver was kept from running."""
 _KILL_SECONDS = 30.0
 """A trial's process that is not gone so long after it was killed cannot be reached: Ray itself is broken."""
 
 T = TypeVar("T")
-
-
-class EngineLost(BaseException):
-    """Ray is broken beyond what it mends itself: a new one has to be started, from the journal.
-
-    Not an Exception, so that Ray does not take it for one of its own on the way out.
-    """
 
 
 class Conductor(Protocol):
@@ -245,63 +220,6 @@ def _told(text: str) -> tuple[str, Fault]:
     return "", "died"
 
 
-@contextmanager
-def cluster(slots: Slots, address: str | None, on_stuck: Callable[[str], None]) -> Iterator[None]:
-    """A Ray of our own for the time of the sweep (loopback only), or the cluster at ``address``.
-
-    ``on_stuck`` is called, on a thread of its own, when a process of Ray's has died and the main thread, which may be
-    waiting for just that process, has not found out.
-    Raises EngineLost when Ray does not start, RequestError when the cluster cannot be joined.
-    """
-    os.environ.update(_QUIET)
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ[name] = str(slots.threads)
-    for name in ("ray", "ray.tune", "ray.data"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    options: dict[str, object] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
-    if address is None:
-        # Ray binds to the machine's public address even on a laptop, except where it believes it cannot form clusters.
-        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-        ray_constants.ENABLE_RAY_CLUSTER = False
-        options |= {
-            "address": "local",
-            "num_cpus": slots.total_cpus,
-            "include_dashboard": False,
-        }
-    else:
-        options["address"] = address
-    _start(options, address)
-    lost, over = False, threading.Event()
-    threading.Thread(target=_stand_by, args=(over, on_stuck), name="Ray's watch", daemon=True).start()
-    try:
-        yield
-    except EngineLost:
-        lost = True
-        raise
-    finally:
-        over.set()
-        node = ray._private.worker._global_node
-        if node is not None and (lost or node.dead_processes()):
-            # an orderly end would wait for processes that are gone
-            node.kill_all_processes(check_alive=False, allow_graceful=False)
-        else:
-            ray.shutdown()
-
-
-def _start(options: Mapping[str, object], address: str | None) -> None:
-    """Start or join Ray, without the signal handlers it would install over ours."""
-    install, ray._private.utils.set_sigterm_handler = ray._private.utils.set_sigterm_handler, lambda handler: None
-    try:
-        ray.init(**options)
-    except Exception as error:  # a node that takes too long to start, on a busy machine, is a plain Exception to Ray
-        said = one_line(" ".join(str(error).split()), 200)
-        if address is not None:
-            raise RequestError(Mistake(where="--address", key=address, problem=f"cannot be joined: {said}")) from None
-        raise EngineLost(f"Ray does not start: {said}") from None
-    finally:
-        ray._private.utils.set_sigterm_handler = install
-
-
 class _Watch(Callback):  # type: ignore[misc]
     """Calls ``check`` in every turn of Ray's loop, from Python code, where an exception may be raised safely.
 
@@ -335,10 +253,10 @@ class _Watch(Callback):  # type: ignore[misc]
         gap, self._stepped = now - self._stepped, now
         if _STOOD_STILL < gap < now:
             self._guarded.ask(lambda conductor: conductor.stood_still(gap), None)
-        if now - self._looked < _LOOK_EVERY:
+        if now - self._looked < LOOK_EVERY:
             return
         self._looked = now
-        _check_own_processes()
+        check_own_processes()
         nothing: Mapping[str, str] = {}
         live = [trial for trial in trials if trial.trial_id in self._live]
         waiting = [self._live[trial.trial_id] for trial in live if trial.status == _PENDING]
@@ -372,24 +290,6 @@ def _machines() -> list[Machine]:
     """What the nodes have that are alive."""
     found = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     return [Machine(cpus=resources.get("CPU", 0.0), gpus=resources.get("GPU", 0.0)) for resources in found]
-
-
-def _stand_by(over: threading.Event, on_stuck: Callable[[str], None]) -> None:
-    while not over.wait(_LOOK_EVERY):
-        try:
-            _check_own_processes()
-        except EngineLost as lost:
-            if not over.wait(_STUCK_SECONDS):
-                on_stuck(str(lost))
-                return
-
-
-def _check_own_processes() -> None:
-    """EngineLost when a process of the Ray that we started is gone."""
-    node = ray._private.worker._global_node
-    if node is not None and node.dead_processes():
-        names = ", ".join(sorted({name for name, _ in node.dead_processes()}))
-        raise EngineLost(f"Ray's {names} died")
 
 
 def bundles(config: Mapping[str, object]) -> tune.PlacementGroupFactory:

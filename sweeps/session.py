@@ -18,13 +18,14 @@ from repsim.records import Status
 from sweeps.conductor import Sweep
 from sweeps.confirmation import End
 from sweeps.disk import Disk, check_room
-from sweeps.engine import EngineLost, cluster, drive
+from sweeps.engine import drive
 from sweeps.estimate import PARAMETER_BYTES, estimate, trial_model_bytes
 from sweeps.journal import Journal, LeaseLost, first_line, read_history
 from sweeps.listeners import Listeners
 from sweeps.live import LiveView
 from sweeps.preflight import Looked, preflight
 from sweeps.provenance import provenance
+from sweeps.ray_cluster import EngineLost, cluster
 from sweeps.request import Launch
 from sweeps.run_folder import RunFolder
 from sweeps.search import Search

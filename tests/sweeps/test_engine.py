@@ -23,8 +23,9 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
 from sweeps import engine
-from sweeps.engine import EngineLost, cluster, drive
+from sweeps.engine import drive
 from sweeps.placement import Machine
+from sweeps.ray_cluster import QUIET, EngineLost, cluster
 from sweeps.slots import Slots
 from sweeps.trainable import PAYLOAD, Assignment, Fault, Report, TrialProcess
 from sweeps.trial_errors import TrialFailed, TrialNotBegun, TrialOutOfDisk, TrialOutOfMemory
@@ -506,7 +507,7 @@ def test_a_trial_that_waits_for_a_process_does_not_end_the_engine(
 def quiet(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What ``cluster`` changes in this process is changed back."""
     levels = {name: logging.getLogger(name).level for name in ("ray", "ray.tune", "ray.data")}
-    for name in (*engine._QUIET, "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    for name in (*QUIET, "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         monkeypatch.setenv(name, os.environ.get(name, ""))
     monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "")
     monkeypatch.setattr(ray_constants, "ENABLE_RAY_CLUSTER", ray_constants.ENABLE_RAY_CLUSTER)

@@ -18,11 +18,12 @@ from repsim.records import EPOCH_METRICS, FACTS, METRICS, EpochResult, Status, T
 from sweeps import session
 from sweeps.arguments import parse_arguments
 from sweeps.disk import Disk
-from sweeps.engine import Conductor, EngineLost
+from sweeps.engine import Conductor
 from sweeps.estimate import estimate
 from sweeps.journal import Journal, LeaseLost, read_history
 from sweeps.lease import LEASE_NAME
 from sweeps.preflight import Looked
+from sweeps.ray_cluster import EngineLost
 from sweeps.request import Launch
 from sweeps.run_folder import RunFolder
 from sweeps.signals import Interrupted, Signals
