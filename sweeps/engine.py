@@ -23,7 +23,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from repsim.errors import one_line
-from sweeps.placement import Machine
+from sweeps.placement import Machine, Node
 from sweeps.ray_cluster import LOOK_EVERY, EngineLost, check_own_processes
 from sweeps.slots import Slots
 from sweeps.trainable import Assignment, Fault, Report, TrialProcess
@@ -286,10 +286,10 @@ def _hung(assignment: Assignment, reason: str, conductor: Conductor) -> None:
     conductor.broke(assignment, reason, "died")
 
 
-def _machines() -> list[Machine]:
+def _machines() -> list[Node]:
     """What the nodes have that are alive."""
     found = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return [Machine(cpus=resources.get("CPU", 0.0), gpus=resources.get("GPU", 0.0)) for resources in found]
+    return [Node(cpus=resources.get("CPU", 0.0), gpus=resources.get("GPU", 0.0)) for resources in found]
 
 
 def bundles(config: Mapping[str, object]) -> tune.PlacementGroupFactory:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 AUTO_SECONDS = 600.0
 """``resources.placement_timeout: auto``: machines that a cloud starts are there within minutes."""
@@ -25,9 +26,21 @@ class Share:
         return each if self.workers == 1 else f"{self.workers} workers with {each} each"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Machine:
+class Machine(Protocol):
     """What a machine has, whoever uses it now."""
+
+    @property
+    def cpus(self) -> float:
+        """Cores, as Ray was told to count them."""
+
+    @property
+    def gpus(self) -> float:
+        """GPUs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Node:
+    """A machine of which nothing else is known."""
 
     cpus: float
     gpus: float = 0.0

@@ -25,12 +25,14 @@ from pathlib import Path
 
 from repsim.errors import Mistake, RequestError
 from sweeps.packing import MOST_PER_GPU
-from sweeps.placement import Machine, Share, fits, places
+from sweeps.placement import Node, Share, fits, places
 from sweeps.space import Space
 from sweeps.space_resource_settings import sizes
 from sweeps.space_resources import Asked
 
 _TRIALS_PER_SLOT = 4
+_UNCOUNTED = 2**53
+"""CPUs of our own machine are no limit: a person may have more threads than cores."""
 _NVIDIA = Path("/proc/driver/nvidia/gpus")
 
 
@@ -95,7 +97,7 @@ def _fit(asked: Asked, cores: int, gpus: int, packs: bool) -> int:
     if packs and each is None and asked.workers == 1:
         return max(gpus, min(MOST_PER_GPU * gpus, cores))
     one = Share(workers=asked.workers, gpus=1.0 if each is None else each)
-    return places(one, [Machine(cpus=math.inf, gpus=gpus)]) // asked.workers
+    return places(one, [Node(cpus=_UNCOUNTED, gpus=gpus)]) // asked.workers
 
 
 def check_gpus(space: Space) -> None:
@@ -104,7 +106,7 @@ def check_gpus(space: Space) -> None:
     shows = f"this machine shows {there}"
     for _, _, asked in sizes(space):
         share = slots.share(asked)
-        if fits(share, [Machine(cpus=math.inf, gpus=there)]):
+        if fits(share, [Node(cpus=_UNCOUNTED, gpus=there)]):
             continue
         if share.workers == 1:
             key, allowed = "resources.gpus_per_worker", f"0 to {there}"
