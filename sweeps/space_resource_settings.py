@@ -50,17 +50,18 @@ def _setting(notes: Notes, path: str, value: object, read: _Reader) -> Setting:
     if not value:
         notes.add(path, "is an empty list", allowed="at least one {when: {…}, value: …}")
     cases = []
-    for number_, item in enumerate(value):
-        here = f"{path}[{number_}]"
+    for position, item in enumerate(value):
+        here = f"{path}[{position}]"
         if not isinstance(item, Mapping):
             notes.add(here, f"{one_line(item)} is no case", allowed="{when: {…}, value: …}, and last {value: …}")
             continue
         check_keys(notes, here, item, _CASE_KEYS)
         if "value" not in item:
-            notes.add(here, "has no value", allowed="{when: {…}, value: …}")
+            if all(key in _CASE_KEYS for key in item):  # else it is the misspelt key that was noted
+                notes.add(here, "has no value", allowed="{when: {…}, value: …}")
             continue
         when = read_when(notes, f"{here}.when", item["when"]) if "when" in item else {}
-        if not when and number_ < len(value) - 1:
+        if not when and position < len(value) - 1:
             problem = "holds everywhere, so what follows it is never reached"
             notes.add(here, problem, allowed="a 'when', or the last place")
         cases.append(Case(when=when, value=read(notes, f"{here}.value", item["value"])))
