@@ -19,8 +19,10 @@ from typing import Any, Protocol, TypeVar
 import ray
 from ray import tune
 from ray.tune import Callback
+from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
+from ray.util import placement_group_table
 
 from repsim.errors import one_line
 from sweeps.placement import Machine, Node
@@ -259,8 +261,8 @@ class _Watch(Callback):  # type: ignore[misc]
         check_own_processes()
         nothing: Mapping[str, str] = {}
         live = [trial for trial in trials if trial.trial_id in self._live]
-        waiting = [self._live[trial.trial_id] for trial in live if trial.status == _PENDING]
-        busy = len(waiting) < len(live)
+        pending = [self._live[trial.trial_id] for trial in live if trial.status == _PENDING]
+        waiting, busy = _without_place(pending), len(pending) < len(live)
         late = self._guarded.ask(lambda conductor: conductor.unplaced(waiting, busy, _machines), nothing)
         self._unplaced.update(late)
         overdue = self._guarded.ask(lambda conductor: conductor.overdue(), nothing)
@@ -282,8 +284,24 @@ class _Watch(Callback):  # type: ignore[misc]
         return {}
 
 
+class _Silent(TrialProgressCallback):  # type: ignore[misc]
+    """Ray's own would say on stdout, whatever its verbosity, that a trial without a result has ended."""
+
+    def _print(self, msg: str) -> None:
+        """The live view says what there is to say."""
+
+
 def _hung(assignment: Assignment, reason: str, conductor: Conductor) -> None:
     conductor.broke(assignment, reason, "died")
+
+
+def _without_place(pending: Sequence[Assignment]) -> list[Assignment]:
+    """Those that Ray has found no place for yet; the processes of the others are about to begin."""
+    if not pending:
+        return []
+    groups = [group for group in placement_group_table().values() if group["state"] == _PENDING]
+    wanted = [list(group["bundles"].values()) for group in groups]
+    return [one for one in pending if bundles(one.to_config()).bundles in wanted]
 
 
 def _machines() -> list[Node]:
@@ -322,7 +340,7 @@ def drive(conductor: Conductor, slots: Slots, check: Callable[[], None]) -> None
                 name="sweep",
                 storage_path=disposable,
                 verbose=0,
-                callbacks=[_Watch(guarded, live, hung, check, scheduler.unplaced)],
+                callbacks=[_Watch(guarded, live, hung, check, scheduler.unplaced), _Silent()],
                 failure_config=tune.FailureConfig(max_failures=0),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
             ),
