@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -203,24 +204,30 @@ class WorkerGroup:
     def _all(self, own: Callable[[], T], others: Sequence[Any]) -> T:
         if not others:
             return own()
-        over = threading.Event()
-        threading.Thread(target=self._stand_by, args=(others, over), name="workers' watch", daemon=True).start()
         try:
-            found = own()
+            with self._watched(others):
+                found = own()
         except Exception as error:
             failure = told(error)
             if isinstance(failure, TrialRankLost):
                 failure = self._failure(others, ANSWERS_WITHIN) or failure
             raise failure from error
-        finally:
-            over.set()
         failed = self._failure(others, None)
         if failed is not None:
             raise failed
         return found
 
+    @contextmanager
+    def _watched(self, others: Sequence[Any]) -> Iterator[None]:
+        """Within, the failure of another worker ends this process, unless this one notices it by itself."""
+        over = threading.Event()
+        threading.Thread(target=self._stand_by, args=(others, over), name="workers' watch", daemon=True).start()
+        try:
+            yield
+        finally:
+            over.set()
+
     def _stand_by(self, others: Sequence[Any], over: threading.Event) -> None:
-        """End this process when another has failed and this one does not notice, because it waits for that."""
         failure = None
         while failure is None:
             if over.wait(LOOKS_EVERY):
