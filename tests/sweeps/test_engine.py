@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,12 +19,14 @@ import pytest
 import ray
 from ray import tune
 from ray._private import ray_constants
+from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
 from sweeps import engine
 from sweeps.engine import drive
 from sweeps.placement import Machine
+from sweeps.placement import Node as Place
 from sweeps.ray_cluster import QUIET, EngineLost, cluster
 from sweeps.slots import Slots
 from sweeps.trainable import PAYLOAD, Assignment, Fault, Report, TrialProcess
@@ -125,7 +127,7 @@ class Stage:
         self.checks = 0
         self.searcher = engine._Searcher(self.guarded, self.live, parallel, self.check)
         self.scheduler = engine._Scheduler(self.guarded, self.live, self.hung)
-        self.watch = engine._Watch(self.guarded, self.live, self.hung, self.check)
+        self.watch = engine._Watch(self.guarded, self.live, self.hung, self.check, self.scheduler.unplaced)
 
     def check(self) -> None:
         self.checks += 1
@@ -718,3 +720,109 @@ def test_a_signal_is_heard_while_ray_only_asks_for_trials(stage: Stage, monkeypa
     with pytest.raises(KeyboardInterrupt):
         stage.searcher.suggest("a")
     assert stage.live == {}
+
+
+# places
+
+
+def test_a_trial_is_given_a_bundle_for_each_worker() -> None:
+    asked = replace(assignment(0), workers=3, threads=2, gpus=0.5)
+    group = engine.bundles(asked.to_config())
+    assert group.bundles == [{"CPU": 2.0, "GPU": 0.5}] * 3
+    assert group.strategy == "PACK"
+    assert engine.bundles(assignment(0).to_config()) == tune.PlacementGroupFactory([{"CPU": 1}])
+    assert engine.bundles(asked.to_config()) != engine.bundles(replace(asked, workers=2).to_config())
+
+
+class Controller:
+    """Ray's, as far as the scheduler uses it; a trial that is stopped is removed, as Ray does with one that waits."""
+
+    def __init__(self, scheduler: engine._Scheduler, *trials: RayTrial) -> None:
+        self.trials, self._scheduler, self.stopped = set(trials), scheduler, list[str]()
+
+    def get_live_trials(self) -> set[RayTrial]:
+        return self.trials
+
+    def get_trials(self) -> list[RayTrial]:
+        return []
+
+    def stop_trial(self, trial: RayTrial) -> None:
+        self.stopped.append(trial.trial_id)
+        self.trials.discard(trial)
+        self._scheduler.on_trial_remove(self, trial)
+
+
+GROUP = {"state": "PENDING", "bundles": {0: {"CPU": 1.0}}}
+
+
+@pytest.mark.parametrize(
+    ("groups", "waits"),
+    [
+        ([GROUP], True),
+        ([], False),
+        ([GROUP | {"state": "CREATED"}], False),
+        ([GROUP | {"bundles": {0: {"CPU": 2.0}}}], False),
+    ],
+    ids=["no place", "nothing", "its process begins", "another's"],
+)
+def test_a_trial_waits_for_a_place_as_long_as_ray_has_found_none(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, groups: list[dict[str, object]], waits: bool
+) -> None:
+    set_node(monkeypatch, None)
+    monkeypatch.setattr(engine, "placement_group_table", lambda: dict(enumerate(groups)))
+    stage.searcher.suggest("a")
+    trial = RayTrial("a", tmp_path)
+    trial.status = "PENDING"
+    stage.step(trial)
+    assert stage.conductor.waited == [(["t0000"] if waits else [], False)]
+
+
+def test_while_others_run_that_is_said_too(stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_node(monkeypatch, None)
+    monkeypatch.setattr(engine, "placement_group_table", dict)
+    stage.searcher._parallel = 2
+    stage.searcher.suggest("a")
+    stage.step(RayTrial("a", tmp_path), RayTrial("gone", tmp_path))
+    assert stage.conductor.waited == [([], True)]
+
+
+def test_a_trial_that_finds_no_place_is_ended_with_the_reason(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_node(monkeypatch, None)
+    monkeypatch.setattr(engine, "placement_group_table", dict)
+    stage.searcher._parallel = 2
+    stage.searcher.suggest("a")
+    stage.searcher.suggest("b")
+    waiting, running = RayTrial("a", tmp_path), RayTrial("b", tmp_path)
+    waiting.status = "PENDING"
+    stage.conductor.nowhere = {"t0000": "waited 601 s for 4 workers", "t0001": "it began just now"}
+    stage.step(waiting, running)
+    controller = Controller(stage.scheduler, waiting, running)
+    stage.scheduler.choose_trial_to_run(controller)
+    assert controller.stopped == ["a"]
+    assert stage.conductor.heard == [("broke", "t0000", "waited 601 s for 4 workers", "own")]
+    assert list(stage.live) == ["b"]
+    assert stage.scheduler.unplaced == {}, "what has got its place is not remembered"
+    stage.scheduler.choose_trial_to_run(controller)
+    assert controller.stopped == ["a"]
+
+
+def test_the_machines_are_rays_nodes_that_live(monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = [
+        {"Alive": True, "Resources": {"CPU": 8.0, "GPU": 2.0, "memory": 1e9}},
+        {"Alive": False, "Resources": {"CPU": 64.0}},
+        {"Alive": True, "Resources": {}},
+    ]
+    monkeypatch.setattr(ray, "nodes", lambda: nodes)
+    assert engine._machines() == [Place(cpus=8.0, gpus=2.0), Place(cpus=0.0)]
+
+
+@pytest.mark.parametrize(("callback", "says"), [(TrialProgressCallback, True), (engine._Silent, False)])
+def test_ray_says_nothing_of_a_trial_that_never_ran(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], callback: type[TrialProgressCallback], says: bool
+) -> None:
+    trial: Any = RayTrial("a", tmp_path)
+    trial.last_result = {}
+    callback().on_trial_complete(0, [], trial)
+    assert ("completed" in capsys.readouterr().out) == says
