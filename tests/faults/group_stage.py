@@ -1,7 +1,8 @@
 """Real trials of two workers, one after the other, and what is left of them: ``python -m tests.faults.group_stage``.
 
-Three are stopped after their first epoch, one loses a worker, one asks for a GPU that is not there. The answer, one
-line of JSON on stdout: what the conductor heard, and what Ray holds before and after.
+Three are stopped after their first epoch; one loses its second worker, one its first; of one the second hangs; one asks
+for a GPU that is not there. The answer, one line of JSON on stdout: what the conductor heard, and what Ray holds before
+and after.
 """
 
 from __future__ import annotations
@@ -23,10 +24,11 @@ from sweeps.ray_cluster import cluster
 from sweeps.run_folder import RunFolder
 from sweeps.slots import Slots
 from sweeps.trainable import Assignment, Fault, Report
+from tests.faults.evidence import trial_processes, wait_until_gone
 from tests.launch.sweeping import descendants
 from tests.trainer.stripes import tiny_config
 
-STOPPED, ROBBED, NOWHERE = ("t0000", "t0001", "t0002"), "t0003", "t0004"
+STOPPED, ROBBED, HEADLESS, FROZEN, NOWHERE = ("t0000", "t0001", "t0002"), "t0003", "t0004", "t0005", "t0006"
 WORKER = "ray::RankProcess"
 
 
@@ -40,10 +42,11 @@ class Script:
 
     def __init__(self, folder: RunFolder, images: Path) -> None:
         self._folder, self._images = folder, images
-        self._todo = [*STOPPED, ROBBED, NOWHERE]
+        self._todo = [*STOPPED, ROBBED, HEADLESS, FROZEN, NOWHERE]
         self._places = Waiting(2.0)
         self.heard: list[list[object]] = []
-        self.seen: set[int] = set()
+        self.seen: list[int] = []
+        self._hung: dict[str, str] = {}
 
     def next_assignment(self) -> Assignment | None:
         if not self._todo:
@@ -70,15 +73,21 @@ class Script:
 
     def reported(self, assignment: Assignment, report: Report) -> bool:
         self.heard.append(["reported", assignment.trial_id, len(report.epochs)])
-        self.seen |= set(workers())
-        if assignment.trial_id != ROBBED:
+        now, trial_id = workers(), assignment.trial_id
+        self.seen += [pid for pid in now if pid not in self.seen]
+        if trial_id not in (ROBBED, HEADLESS, FROZEN):
             return False
-        for pid in workers() if self.heard.count(self.heard[-1]) == 1 else ():
-            os.kill(pid, signal.SIGKILL)
+        if self.heard.count(self.heard[-1]) == 1:
+            first = trial_processes(os.getpid()) if trial_id == HEADLESS else []
+            for pid in first or now:
+                os.kill(pid, signal.SIGSTOP if trial_id == FROZEN else signal.SIGKILL)
+            if trial_id == FROZEN:
+                self._hung[trial_id] = "hung: no epoch for a moment"
         return True
 
     def broke(self, assignment: Assignment, reason: str, fault: Fault) -> None:
         self.heard.append(["broke", assignment.trial_id, reason, fault])
+        self._hung.pop(assignment.trial_id, None)
 
     def began(self, assignment: Assignment) -> None:
         self.heard.append(["began", assignment.trial_id])
@@ -87,7 +96,7 @@ class Script:
         """A busy machine is no part of this."""
 
     def overdue(self) -> Mapping[str, str]:
-        return {}
+        return self._hung
 
     def unplaced(
         self, waiting: Sequence[Assignment], busy: bool, machines: Callable[[], Sequence[Machine]]
@@ -122,8 +131,8 @@ def main(folder: str, images: str) -> None:
         drive(script, slots, lambda: None)
         after = free_cpus(before, 20.0)
         groups = [group["state"] for group in placement_group_table().values()]
-        left = workers()
-    told = {"heard": script.heard, "before": before, "after": after, "groups": groups, "left": left}
+        wait_until_gone(script.seen, 20.0)
+    told = {"heard": script.heard, "before": before, "after": after, "groups": groups}
     sys.stdout.write(json.dumps(told | {"seen": len(script.seen)}) + "\n")
 
 
