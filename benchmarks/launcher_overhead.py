@@ -40,6 +40,7 @@ from sweeps.journal import Journal, first_line
 from sweeps.listeners import Listeners
 from sweeps.live import LiveView
 from sweeps.provenance import provenance
+from sweeps.ray_cluster import cluster
 from sweeps.run_folder import RunFolder
 from sweeps.search import Outcome, Search
 from sweeps.slots import Slots
@@ -132,7 +133,7 @@ class Memory(Listeners):
 
 def run_bare(trials: int) -> dict[str, object]:
     """Random search without callbacks."""
-    with engine.cluster(SLOTS, None, _lost), tempfile.TemporaryDirectory() as folder:
+    with cluster(SLOTS, None, _lost), tempfile.TemporaryDirectory() as folder:
         tuner = tune.Tuner(
             tune.with_resources(Bare, {"cpu": SLOTS.threads}),
             param_space={
@@ -185,10 +186,10 @@ def run_ours(trials: int, mlflow: str) -> dict[str, object]:
                 folder=folder,
                 listener=memory,
                 disk=disk,
-                threads=SLOTS.threads,
+                slots=SLOTS,
                 cache_dir=root / "cache",
             )
-            with engine.cluster(SLOTS, None, _lost), own_time() as own:
+            with cluster(SLOTS, None, _lost), own_time() as own:
                 started = time.perf_counter()
                 engine.drive(sweep, SLOTS, _nothing)
                 seconds = time.perf_counter() - started

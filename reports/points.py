@@ -50,9 +50,11 @@ def space_text(sweep: Sweep, study: Study, point: Point) -> str:
         if fixed.get(key) is None:
             # a space without a penalty has no such key, and one with a penalty has one of the two
             fixed.pop(key, None)
-    threads = finite(sweep.facts.get(point.run_id, {}).get("threads"))
-    # results are bit-equal for the same number of threads only
-    resources = [] if threads is None else [f"resources: {{cpus_per_worker: {round(threads)}}}"]
+    # results are bit-equal for the same number of workers and of threads only
+    facts = sweep.facts.get(point.run_id, {})
+    threads, workers = finite(facts.get("threads")), finite(facts.get("workers")) or 1
+    several = f"workers: {round(workers)}, " if workers > 1 else ""
+    resources = [] if threads is None else [f"resources: {{{several}cpus_per_worker: {round(threads)}}}"]
     question = f"Does {point.trial_id} of sweep {sweep.name} repeat?"
     lines = [
         MARK,

@@ -117,6 +117,7 @@ FACTS: tuple[str, ...] = (
     "slot",
     "began",
     "finished",
+    "gpu_bytes",
     "not_measured",
     "similarity_null",
     "target_outcome",
@@ -129,11 +130,12 @@ FACTS: tuple[str, ...] = (
 )
 """What a finished trial says about the ground it was measured on.
 
-``not_measured`` and ``similarity_null`` are there where ``measure`` asks for more; the five from ``target_outcome`` on
-where the strength is a target: ``reached``, ``not binding`` or ``not reached``, the reason, the last λ, and the
-debiased CKA of the model on the ``n_control`` training images that λ was steered by. ``not_derived`` is there where
-``measure.wise`` asks for points: pairs of α and why that one could not be measured. ``layers``, where
-``measure.layers`` asks for them, are the names of the backbone's stages from input to output.
+``gpu_bytes`` is the memory of the GPU, where there was one. ``not_measured`` and ``similarity_null`` are there where
+``measure`` asks for more; the five from ``target_outcome`` on where the strength is a target: ``reached``, ``not
+binding`` or ``not reached``, the reason, the last λ, and the debiased CKA of the model on the ``n_control`` training
+images that λ was steered by. ``not_derived`` is there where ``measure.wise`` asks for points: pairs of α and why that
+one could not be measured. ``layers``, where ``measure.layers`` asks for them, are the names of the backbone's stages
+from input to output.
 """
 
 

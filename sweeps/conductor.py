@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 from repsim.errors import without_numbers
 from repsim.records import WISE_ALPHAS, EpochResult, Stage, Status, TrialResult
+from sweeps.allotment import Allotment
 from sweeps.disk import Disk
 from sweeps.journal import Journal
+from sweeps.placement import Machine, Share, Waiting
 from sweeps.run_folder import RunFolder
 from sweeps.search import Outcome, Search
+from sweeps.slots import Slots
 from sweeps.space import Space
 from sweeps.trainable import Assignment, Fault, Report
 from sweeps.trial import Trial, TrialRecord
@@ -56,19 +59,22 @@ class Sweep:
         folder: RunFolder,
         listener: Listener,
         disk: Disk,
-        threads: int,
+        slots: Slots,
         cache_dir: Path | None,
         data_hashes: Mapping[str, Collection[str]] | None = None,
     ) -> None:
         self._search, self._journal, self._folder, self._listener = search, journal, folder, listener
         self._disk, self._watchdog = disk, Watchdog(space.resources.epoch_timeout)
-        self._threads, self._cache_dir, self._data_hashes = threads, cache_dir, data_hashes or {}
+        self._allotment, self._places = Allotment(space, slots), Waiting(space.resources.placement_timeout)
+        self._cache_dir, self._data_hashes = cache_dir, data_hashes or {}
         self._keep_models = space.resources.models == "front"
         self._objective = space.objectives[0]
         records = journal.history.records.values()
         for record in records:
             if record.status.terminal:  # its driver may have been killed just before it could
                 folder.forget_checkpoint(record.trial.trial_id)
+            if record.result is not None:
+                self._allotment.learn(record.trial.config, record.result)
         self._queue: deque[Trial] = deque(record.trial for record in records if not record.status.terminal)
         hours = space.budget.hours
         spent = journal.history.active_seconds
@@ -95,20 +101,21 @@ class Sweep:
         )
 
     def next_assignment(self) -> Assignment | None:
-        """The next trial for a free slot: one that waits, else a new proposal; none while the disk is full."""
-        if self.gave_up is not None or not self._disk.has_room:
+        """The next trial for a free slot: one that waits, else a new proposal; none while disk or machine are full."""
+        if self.gave_up is not None or not self._disk.has_room or not self._allotment.has_room:
             return None
         trial = self._waiting() or self._propose()
         if trial is None:
             return None
         attempt = self._record(trial).attempts + 1
-        self._folder.crash_note(trial.trial_id).unlink(missing_ok=True)
+        self._folder.forget_crashes(trial.trial_id)
         self._write(lambda: self._folder.set_attempt(trial.trial_id, attempt))
         self._write(lambda: self._journal.started(trial.trial_id, attempt))
         config, method = trial.config, trial.config.parsed_method
         kind = (trial.data, config.backbone.name, config.data.image_size, method.adapter, method.penalty)
         models = 1 + len(WISE_ALPHAS) if config.takes_a_line else 1
         self._watchdog.started(trial.trial_id, kind, deaths=self._record(trial).deaths, models=models)
+        share = self._allotment.take(trial.trial_id, config, trial.data, self._record(trial).deaths)
         self._listener.changed(self._record(trial))
         return Assignment(
             trial_id=trial.trial_id,
@@ -119,7 +126,9 @@ class Sweep:
             run_folder=str(self._folder.root),
             launched_from=str(Path.cwd()),
             cache_dir=None if self._cache_dir is None else str(self._cache_dir),
-            threads=self._threads,
+            threads=share.cpus,
+            workers=share.workers,
+            gpus=share.gpus,
             keep_model=self._keep_models and trial.stage is Stage.SEARCH,
             data_hashes=sorted(self._data_hashes.get(trial.data, ())),
         )
@@ -185,6 +194,13 @@ class Sweep:
         """Trials that have hung, by id, and that in words."""
         return self._watchdog.overdue()
 
+    def unplaced(
+        self, waiting: Sequence[Assignment], busy: bool, machines: Callable[[], Sequence[Machine]]
+    ) -> Mapping[str, str]:
+        """Trials, by id, that have waited for too long for a place, and that in words."""
+        asked = {one.trial_id: Share(workers=one.workers, cpus=one.threads, gpus=one.gpus) for one in waiting}
+        return self._places.look(asked, busy, machines)
+
     def put_back(self, assignment: Assignment) -> None:
         """The trial never began: it goes first in the next slot."""
         trial = self._journal.history.records[assignment.trial_id].trial
@@ -222,7 +238,7 @@ class Sweep:
         self._disk.durably(write)
 
     def _wait(self, trial: Trial, reason: str, *, died: bool = False) -> None:
-        self._watchdog.forget(trial.trial_id)
+        self._forget(trial)
         self._write(lambda: self._journal.waiting(trial.trial_id, reason, died=died))
         self._listener.changed(self._record(trial))
 
@@ -230,7 +246,9 @@ class Sweep:
         judged = self._search.tell(trial, outcome)
         kept = result if judged.status is Status.COMPLETED else None
         feasible = None if kept is None else self._search.feasible(kept.values)
-        self._watchdog.forget(trial.trial_id)
+        self._forget(trial)
+        if kept is not None:
+            self._allotment.learn(trial.config, kept)
         self._write(
             lambda: self._journal.ended(
                 trial.trial_id,
@@ -244,6 +262,11 @@ class Sweep:
         self._folder.forget_checkpoint(trial.trial_id)
         self._count_failure(judged)
         self._listener.changed(self._record(trial))
+
+    def _forget(self, trial: Trial) -> None:
+        """The trial has no process any more."""
+        self._watchdog.forget(trial.trial_id)
+        self._allotment.give_back(trial.trial_id)
 
     def _count_failure(self, judged: Outcome) -> None:
         if judged.status is not Status.FAILED:

@@ -11,7 +11,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,31 +20,28 @@ from typing import Any, Protocol, TypeVar
 import ray
 from ray import tune
 from ray.tune import Callback
+from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
+from ray.util import placement_group_table
 
 from repsim.errors import one_line
+from sweeps.placement import Machine, Node
 from sweeps.ray_cluster import LOOK_EVERY, EngineLost, check_own_processes
 from sweeps.slots import Slots
-from sweeps.trainable import (
-    Assignment,
-    Fault,
-    Report,
-    TrialFailed,
-    TrialNotBegun,
-    TrialOutOfDisk,
-    TrialOutOfMemory,
-    TrialProcess,
-)
+from sweeps.trainable import Assignment, Fault, Report, TrialProcess
+from sweeps.trial_errors import TrialFailed, TrialNotBegun, TrialOutOfDisk, TrialOutOfMemory, TrialRankLost
 
 _NOT_BEGUN = f"{TrialNotBegun.__name__}: "
 _ERRORS: Mapping[str, Fault] = {
     f"{TrialFailed.__name__}: ": "own",
     f"{TrialOutOfMemory.__name__}: ": "died",
+    f"{TrialRankLost.__name__}: ": "died",
     f"{TrialOutOfDisk.__name__}: ": "disk",
 }
 _PYTHON_ERROR = re.compile(r"^(?!ray\.)[\w.]*(Error|Exception|Exit)\b.*: ")
 _DISPOSABLE = "repsim-ray-"
+_PENDING = "PENDING"
 _STOOD_STILL = 5.0
 """Two turns of Ray's loop are never so many seconds apart unless the driver was kept from running."""
 _KILL_SECONDS = 30.0
@@ -80,6 +77,11 @@ class Conductor(Protocol):
 
     def put_back(self, assignment: Assignment) -> None:
         """The slot was recycled before the trial began: run it elsewhere."""
+
+    def unplaced(
+        self, waiting: Sequence[Assignment], busy: bool, machines: Callable[[], Sequence[Machine]]
+    ) -> Mapping[str, str]:
+        """Trials, by id, that have waited for too long for a place, and that in words."""
 
 
 class _Guarded:
@@ -161,6 +163,17 @@ class _Scheduler(FIFOScheduler):  # type: ignore[misc]
         self._guarded, self._live, self._hung, self._lost_node = guarded, live, hung, lost_node
         self.actors: dict[str, str] = {}
         """Ray's number of the process that each trial was last seen in; no handle, which would keep it alive."""
+        self.unplaced: dict[str, str] = {}
+        """Trials that are to wait no longer, and why; by our own ids."""
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        if self.unplaced:
+            for trial in list(tune_controller.get_live_trials()):
+                assignment = self._live.get(trial.trial_id)
+                if assignment is not None and assignment.trial_id in self.unplaced and trial.status == _PENDING:
+                    tune_controller.stop_trial(trial)
+            self.unplaced.clear()
+        return super().choose_trial_to_run(tune_controller)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         assignment = self._live.get(trial.trial_id)
@@ -195,8 +208,13 @@ class _Scheduler(FIFOScheduler):  # type: ignore[misc]
 
     def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
         assignment = self._live.pop(trial.trial_id, None)
-        if assignment is not None:
+        if assignment is None:
+            return
+        late = self.unplaced.get(assignment.trial_id)
+        if late is None:
             self._guarded.ask(lambda conductor: conductor.put_back(assignment), None)
+        else:
+            self._guarded.ask(lambda conductor: conductor.broke(assignment, late, "own"), None)
 
     def __getstate__(self) -> dict[str, object]:
         return {}
@@ -224,8 +242,8 @@ def _told(text: str) -> tuple[str, Fault]:
 class _Watch(Callback):  # type: ignore[misc]
     """Calls ``check`` in every turn of Ray's loop, from Python code, where an exception may be raised safely.
 
-    Looks, once a second, whether Ray is ``alive`` (else Ray waits for a minute, or for ever) and kills the
-    processes of trials that have hung: their errors then reach the scheduler.
+    Looks, once a second, whether Ray is ``alive`` (else Ray waits for a minute, or for ever) and kills the processes
+    of trials that have hung: their errors then reach the scheduler.
     """
 
     def __init__(
@@ -234,11 +252,11 @@ class _Watch(Callback):  # type: ignore[misc]
         live: dict[str, Assignment],
         hung: dict[str, str],
         check: Callable[[], None],
+        scheduler: _Scheduler,
         alive: Callable[[], None] = check_own_processes,
-        actors: dict[str, str] | None = None,
     ) -> None:
         self._guarded, self._live, self._hung, self._check, self._alive = guarded, live, hung, check, alive
-        self._actors = {} if actors is None else actors
+        self._unplaced, self._actors = scheduler.unplaced, scheduler.actors
         self._killed: dict[str, float] = {}
         self._looked = self._stepped = 0.0
 
@@ -263,6 +281,11 @@ class _Watch(Callback):  # type: ignore[misc]
         self._looked = now
         self._alive()
         nothing: Mapping[str, str] = {}
+        live = [trial for trial in trials if trial.trial_id in self._live]
+        pending = [self._live[trial.trial_id] for trial in live if trial.status == _PENDING]
+        waiting, busy = _without_place(pending), len(pending) < len(live)
+        late = self._guarded.ask(lambda conductor: conductor.unplaced(waiting, busy, _machines), nothing)
+        self._unplaced.update(late)
         overdue = self._guarded.ask(lambda conductor: conductor.overdue(), nothing)
         self._killed = {trial_id: when for trial_id, when in self._killed.items() if trial_id in overdue}
         if any(now - when > _KILL_SECONDS for when in self._killed.values()):
@@ -282,8 +305,36 @@ class _Watch(Callback):  # type: ignore[misc]
         return {}
 
 
+class _Silent(TrialProgressCallback):  # type: ignore[misc]
+    """Ray's own would say on stdout, whatever its verbosity, that a trial without a result has ended."""
+
+    def _print(self, msg: str) -> None:
+        """The live view says what there is to say."""
+
+
 def _hung(assignment: Assignment, reason: str, conductor: Conductor) -> None:
     conductor.broke(assignment, reason, "died")
+
+
+def _without_place(pending: Sequence[Assignment]) -> list[Assignment]:
+    """Those that Ray has found no place for yet; the processes of the others are about to begin."""
+    if not pending:
+        return []
+    groups = [group for group in placement_group_table().values() if group["state"] == _PENDING]
+    wanted = [list(group["bundles"].values()) for group in groups]
+    return [one for one in pending if bundles(one.to_config()).bundles in wanted]
+
+
+def _machines() -> list[Node]:
+    """What the nodes have that are alive."""
+    found = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [Node(cpus=resources.get("CPU", 0.0), gpus=resources.get("GPU", 0.0)) for resources in found]
+
+
+def bundles(config: Mapping[str, object]) -> tune.PlacementGroupFactory:
+    """What Ray reserves for a trial, all at once: a bundle for each worker, its process in the first."""
+    asked = Assignment.from_config(config)
+    return tune.PlacementGroupFactory([{"CPU": asked.threads, "GPU": asked.gpus} for _ in range(asked.workers)])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -316,7 +367,7 @@ def drive(conductor: Conductor, slots: Slots, check: Callable[[], None], place: 
     prefix = f"{_DISPOSABLE}{os.getpid()}-"
     with tempfile.TemporaryDirectory(prefix=prefix, dir=place.scratch, ignore_cleanup_errors=True) as disposable:
         tuner = tune.Tuner(
-            tune.with_resources(TrialProcess, {"cpu": slots.threads, "gpu": slots.gpus}),
+            tune.with_resources(TrialProcess, bundles),
             tune_config=tune.TuneConfig(
                 search_alg=_Searcher(guarded, live, place.most or (lambda: slots.parallel), check),
                 scheduler=scheduler,
@@ -327,7 +378,7 @@ def drive(conductor: Conductor, slots: Slots, check: Callable[[], None], place: 
                 name="sweep",
                 storage_path=disposable,
                 verbose=0,
-                callbacks=[_Watch(guarded, live, hung, check, place.alive, scheduler.actors)],
+                callbacks=[_Watch(guarded, live, hung, check, scheduler, place.alive), _Silent()],
                 failure_config=tune.FailureConfig(max_failures=0),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
             ),

@@ -13,6 +13,7 @@ from repsim.config import BackboneConfig, TrialConfig
 from repsim.errors import Mistake, RequestError
 from sweeps.identity import settings_of
 from sweeps.space import Choice, Space
+from sweeps.space_resource_settings import sizes
 from sweeps.space_whole import ends, methods_and_backbones
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def preflight(
                 counts[data] = len(images.labels)
                 ground = (images.data_hash, images.probe_hash("val", config.data.probe_size))
                 grounds[data] = grounds.get(data, frozenset()) | {ground}
-                _check(config, images.train, images.val, images.test)
+                _check(config, _most_workers(space, data), images.train, images.val, images.test)
             asked = (config.backbone, config.data.image_size)
             if asked not in backbones:
                 backbones[asked] = backbone = workspace.backbone(config)
@@ -120,11 +121,17 @@ def _methods(space: Space, data: str) -> Iterator[Mapping[str, object]]:
             yield {**pair, **dict(zip(asked, values, strict=True))}
 
 
-def _check(config: TrialConfig, *splits: object) -> None:
+def _most_workers(space: Space, data: str) -> int:
+    """Of any trial on the data set: each of them needs an image of every split."""
+    return max(asked.workers for _, where, asked in sizes(space) if where == data)
+
+
+def _check(config: TrialConfig, workers: int, *splits: object) -> None:
     from repsim.trainer import check_splits
 
     names = ("train", "val", "test")
-    check_splits(config, {name: len(split) for name, split in zip(names, splits, strict=True)})  # type: ignore[arg-type]
+    found = {name: len(split) for name, split in zip(names, splits, strict=True)}  # type: ignore[arg-type]
+    check_splits(config, found, workers)
 
 
 def _progress(data: str, say: Callable[[str], None]) -> Callable[[int, int], None]:

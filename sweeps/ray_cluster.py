@@ -129,7 +129,7 @@ def _start_our_own(slots: Slots) -> None:
     os.environ.update(_threads(slots.threads))  # its processes are our children
     # Ray binds to the machine's public address even on a laptop, except where it believes it cannot form clusters.
     _keep_to_loopback()
-    _start({"address": "local", "num_cpus": slots.parallel * slots.threads, "include_dashboard": False}, None)
+    _start({"address": "local", "num_cpus": slots.total_cpus, "include_dashboard": False}, None)
 
 
 def _join(address: str, threads: int) -> None:

@@ -14,7 +14,9 @@ from sweeps.estimate import estimate
 from sweeps.mirror import OFF, check_free
 from sweeps.preflight import preflight
 from sweeps.request import Launch
-from sweeps.slots import check_gpus
+from sweeps.slots import Slots, check_gpus
+from sweeps.space import Space
+from sweeps.space_resource_settings import sizes
 from sweeps.tracking_uri import resolve_tracking_uri
 
 FEW_IMAGES = 500
@@ -37,5 +39,11 @@ def rehearse(launch: Launch) -> list[str]:
     slots = launch.slots
     cost = estimate(space, n_images, slots.parallel, parameters=looked.parameters)
     check_room(launch.runs_dir, cost.run_bytes)
-    lines += [space.describe(), f"slots: {slots.parallel} at a time, {slots.threads} threads each", *cost.lines()]
+    lines += [space.describe(), _slots_text(space, slots), *cost.lines()]
     return lines + [f"not looked at: the {n_images[source]} images of {source}" for source in unseen]
+
+
+def _slots_text(space: Space, slots: Slots) -> str:
+    text = f"slots: {slots.parallel} at a time, {slots.threads} threads each"
+    workers = sorted({asked.workers for _, _, asked in sizes(space)})
+    return text if workers == [1] else f"{text}, {' or '.join(map(str, workers))} workers a trial"

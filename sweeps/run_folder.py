@@ -75,17 +75,23 @@ class RunFolder:
     def forget_checkpoint(self, trial_id: str) -> None:
         """Remove a trial's checkpoint, and what killed writers left of it; the fence stays."""
         path = self.checkpoint(trial_id)
-        for left in (path, self.crash_note(trial_id), *path.parent.glob(f".{path.name}.*")):
+        for left in (path, *path.parent.glob(f".{path.name}.*")):
             left.unlink(missing_ok=True)
+        self.forget_crashes(trial_id)
 
-    def crash_note(self, trial_id: str) -> Path:
-        """Where a trial's process writes, as it crashes, what happened; empty as long as it has not."""
-        return self.checkpoints / trial_id / "crash.txt"
+    def crash_note(self, trial_id: str, rank: int = 0) -> Path:
+        """Where a trial's process, or another of its workers, writes as it crashes what happened; empty until then."""
+        return self.checkpoints / trial_id / (f"crash-{rank}.txt" if rank else "crash.txt")
 
-    def read_crash(self, trial_id: str) -> str | None:
+    def forget_crashes(self, trial_id: str) -> None:
+        """Remove what earlier attempts' processes have left."""
+        for note in (self.checkpoints / trial_id).glob("crash*.txt"):
+            note.unlink(missing_ok=True)
+
+    def read_crash(self, trial_id: str, rank: int = 0) -> str | None:
         """How a trial's process crashed, in a few words; None when it left no note (it was killed)."""
         try:
-            lines = self.crash_note(trial_id).read_text(encoding="utf-8", errors="replace").splitlines()
+            lines = self.crash_note(trial_id, rank).read_text(encoding="utf-8", errors="replace").splitlines()
         except OSError:
             return None
         told = [line for line in lines if line.startswith("Fatal Python error: ")]

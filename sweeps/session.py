@@ -184,7 +184,7 @@ def _search(
             folder=folder,
             listener=listeners,
             disk=disk,
-            threads=slots.threads,
+            slots=slots,
             cache_dir=launch.cache_dir,
             data_hashes={data: {images for images, _ in grounds} for data, grounds in looked.grounds.items()},
         )

@@ -5,11 +5,12 @@ The door to the types (``space_types``), the reader (``space_file``) and the rul
 
 from __future__ import annotations
 
+from sweeps.space_conditions import WHEN_KEYS, matches
 from sweeps.space_file import load_space
+from sweeps.space_resources import Case, Resources
 from sweeps.space_rules import space_from_dict
 from sweeps.space_types import (
     ANCHORS,
-    WHEN_KEYS,
     Branch,
     Budget,
     Choice,
@@ -17,11 +18,9 @@ from sweeps.space_types import (
     Dimension,
     Domain,
     Range,
-    Resources,
     SearchSettings,
     Space,
     contains,
-    matches,
 )
 
 __all__ = [
@@ -29,6 +28,7 @@ __all__ = [
     "WHEN_KEYS",
     "Branch",
     "Budget",
+    "Case",
     "Choice",
     "Constraint",
     "Dimension",

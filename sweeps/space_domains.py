@@ -10,8 +10,9 @@ from repsim.catalogue import ADAPTERS, HEADS, PENALTIES, method_names, parse_met
 from repsim.config import FLAT_KEYS, TrialConfig
 from repsim.errors import RequestError, nearest, one_line
 from repsim.method_spelling import ALLOWED_METHODS, method_mistake, nearest_method
+from sweeps.space_conditions import WHEN_KEYS, matches
 from sweeps.space_notes import Notes, boolean_hint, check_keys, finite, join, text_number_hint
-from sweeps.space_types import STRENGTH_KEYS, WHEN_KEYS, Branch, Choice, Domain, Range, matches
+from sweeps.space_types import STRENGTH_KEYS, Branch, Choice, Domain, Range
 
 REFUSED: Final = object()
 """Stands for a value whose mistake has been noted."""
@@ -85,7 +86,7 @@ def _dependent(notes: Notes, key: str, path: str, items: Sequence[object]) -> tu
 def _branch(notes: Notes, key: str, path: str, value: Mapping[object, object]) -> Branch | None:
     check_keys(notes, path, value, _BRANCH_KEYS)
     before = len(notes.mistakes)
-    when = _when(notes, f"{path}.when", value["when"]) if "when" in value else {}
+    when = read_when(notes, f"{path}.when", value["when"]) if "when" in value else {}
     understood = len(notes.mistakes) == before
     if "value" in value:
         for extra in _RANGE_KEYS:
@@ -162,7 +163,8 @@ def _takes_fractions(key: str, near: float) -> bool:
     return canonical(Notes(where=""), key, key, near + 0.5) is not REFUSED
 
 
-def _when(notes: Notes, path: str, value: object) -> dict[str, tuple[str, ...]]:
+def read_when(notes: Notes, path: str, value: object) -> dict[str, tuple[str, ...]]:
+    """Conditions; those that were not understood are noted and left out."""
     if not isinstance(value, Mapping) or not value:
         notes.add(path, f"{one_line(value)} is not a condition", allowed=f"{{{', '.join(WHEN_KEYS)}: …}}")
         return {}

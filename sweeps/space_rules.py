@@ -9,6 +9,7 @@ from dataclasses import replace
 from repsim.catalogue import parse_method
 from repsim.config import TARGET_KEY, TrialConfig
 from repsim.errors import RequestError, nearest, one_line
+from sweeps.space_conditions import matches
 from sweeps.space_domains import REFUSED, canonical, read_branches, searchable_keys
 from sweeps.space_goals import OBJECTIVES_ALLOWED, read_constraints, read_objectives
 from sweeps.space_initial import check_initial, read_initial
@@ -19,15 +20,15 @@ from sweeps.space_notes import (
     join,
     name_problem,
 )
+from sweeps.space_resource_settings import check_case_names, check_resources, read_resources
 from sweeps.space_settings import (
     SECTIONS,
     check_settings,
     read_budget,
     read_confirm,
-    read_resources,
     read_search,
 )
-from sweeps.space_types import STRENGTH_KEYS, Branch, Dimension, Space, matches
+from sweeps.space_types import STRENGTH_KEYS, Branch, Dimension, Space
 from sweeps.space_whole import check_whole
 
 TOP_KEYS = ("name", "question", "data", "objectives", "constraints", *SECTIONS, "initial", "fixed", "space")
@@ -93,8 +94,11 @@ def build_space(document: Mapping[str, object], *, notes: Notes, narrowed: bool 
         dimensions=dimensions,
         initial=read_initial(notes, document.get("initial"), dimensions),
     )
+    known = {"backbone": _listed("backbone", dimensions, fixed), "data": data}
+    check_case_names(notes, space.resources, known, narrowed=narrowed)
     if not notes.mistakes:
         check_settings(notes, space)
+        check_resources(notes, space)
         check_whole(notes, space)
     if not notes.mistakes:
         check_initial(notes, space)

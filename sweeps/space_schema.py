@@ -13,10 +13,12 @@ from typing import Any
 from repsim.catalogue import ADAPTERS, HEADS, PENALTIES, method_names
 from repsim.config import TARGET_KEY, Target, TrialConfig
 from repsim.records import METRICS, OBJECTIVE_METRICS
+from sweeps.space_conditions import WHEN_KEYS
 from sweeps.space_domains import searchable_keys
 from sweeps.space_file import FOLDER
 from sweeps.space_goals import DIRECTIONS
 from sweeps.space_notes import NAME
+from sweeps.space_resource_settings import MAX_WORKERS, MODELS
 from sweeps.space_rules import CONSTANT_KEYS, DEFAULT_DATA
 from sweeps.space_settings import (
     BALANCE,
@@ -26,11 +28,10 @@ from sweeps.space_settings import (
     MAX_CONFIRM,
     MAX_SEED,
     MAX_TRIALS,
-    MODELS,
     SAMPLERS,
     STOPPING,
 )
-from sweeps.space_types import STRENGTH_KEYS, WHEN_KEYS
+from sweeps.space_types import STRENGTH_KEYS
 
 Schema = dict[str, Any]
 FILE = FOLDER / "schema.json"
@@ -103,7 +104,7 @@ def schema() -> Schema:
 
 
 def _sections() -> Schema:
-    auto_whole = {"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1}], "default": "auto"}
+    auto_whole = _auto({"type": "integer", "minimum": 1}) | {"default": "auto"}
     return {
         "budget": _closed(
             {
@@ -146,24 +147,48 @@ def _sections() -> Schema:
                 },
             }
         ),
-        "resources": _closed(
-            {
-                "workers": {"enum": [1], "default": 1},
-                "cpus_per_worker": auto_whole,
-                "gpus_per_worker": {"anyOf": [{"const": "auto"}, {"type": "number", "minimum": 0}], "default": "auto"},
-                "epoch_timeout": {
-                    "anyOf": [{"const": "auto"}, {"type": "number", "exclusiveMinimum": 0}],
-                    "default": "auto",
-                    "description": "Seconds without an epoch after which a trial counts as hung and is tried again.",
-                },
-                "models": {
-                    "enum": list(MODELS),
-                    "default": "front",
-                    "description": "Whose models are kept: those of the front's members, or nobody's.",
-                },
-            }
-        ),
+        "resources": _resources(),
     }
+
+
+def _auto(value: Schema) -> Schema:
+    return {"anyOf": [{"const": "auto"}, value]}
+
+
+def _dependent(value: Schema, default: object, description: str) -> Schema:
+    """A setting: one value, or cases."""
+    case = _closed({"when": {"$ref": "#/$defs/when"}, "value": value}, required=["value"])
+    anyone = [value, case, {"type": "array", "items": case, "minItems": 1}]
+    return {"anyOf": anyone, "default": default, "description": description}
+
+
+def _resources() -> Schema:
+    return _closed(
+        {
+            "workers": _dependent(
+                {"type": "integer", "minimum": 1, "maximum": MAX_WORKERS}, 1, "Processes that share a trial."
+            ),
+            "cpus_per_worker": _dependent(_auto({"type": "integer", "minimum": 1}), "auto", "CPU threads of each."),
+            "gpus_per_worker": _dependent(
+                _auto({"type": "number", "minimum": 0}), "auto", "GPUs of each, or a share of one."
+            ),
+            "epoch_timeout": _auto({"type": "number", "exclusiveMinimum": 0})
+            | {
+                "default": "auto",
+                "description": "Seconds without an epoch after which a trial counts as hung and is tried again.",
+            },
+            "placement_timeout": _auto({"type": "number", "exclusiveMinimum": 0})
+            | {
+                "default": "auto",
+                "description": "Seconds that a trial waits for machines that are not there; then it fails.",
+            },
+            "models": {
+                "enum": list(MODELS),
+                "default": "front",
+                "description": "Whose models are kept: those of the front's members, or nobody's.",
+            },
+        }
+    )
 
 
 def _value_schemas() -> Schema:

@@ -1,4 +1,4 @@
-"""Reads the settings of a search (budget, sampler, confirmation, resources) and judges whether they go together."""
+"""Reads the settings of a search (budget, sampler, confirmation) and judges whether they go together."""
 
 from __future__ import annotations
 
@@ -8,19 +8,18 @@ from repsim.config import TrialConfig
 from repsim.errors import one_line
 from repsim.records import EPOCH_METRICS, SIMILARITIES
 from sweeps.space_notes import Notes, boolean_hint, integer, number, section, text_number_hint, word
-from sweeps.space_types import ANCHORS, Budget, Dimension, Range, Resources, SearchSettings, Space
+from sweeps.space_resource_settings import RESOURCE_KEYS
+from sweeps.space_types import ANCHORS, Budget, Dimension, Range, SearchSettings, Space
 
 SECTIONS: Mapping[str, tuple[str, ...]] = {
     "budget": ("trials", "epochs", "hours", "train_epochs", "stagnation"),
     "search": ("sampler", "stopping", "balance", "parallel", "seed"),
     "confirm": ("seeds", "runs"),
-    "resources": ("workers", "cpus_per_worker", "gpus_per_worker", "epoch_timeout", "models"),
+    "resources": RESOURCE_KEYS,
 }
 SAMPLERS = ("auto", "tpe", "nsga2", "nsga3", "gp", "qmc", "random", "grid")
 STOPPING = ("none", "pareto")
 BALANCE = ("none", "method", "backbone")
-MODELS = ("front", "none")
-LATER = "is not available in this version"
 DEFAULT_TRIALS = 24
 DEFAULT_EPOCHS = TrialConfig().optim.epochs
 MAX_TRIALS = 100_000
@@ -189,22 +188,3 @@ def read_confirm(notes: Notes, document: Mapping[str, object], trials: int) -> t
         integer(notes, "confirm.runs", confirm.get("runs", 0), low=0, high=MAX_TRIALS, otherwise=0)
         return 0, 0
     return seeds, integer(notes, "confirm.runs", runs, low=least, high=MAX_TRIALS, otherwise=least)
-
-
-def read_resources(notes: Notes, document: Mapping[str, object]) -> Resources:
-    """What one trial gets."""
-    given = section(notes, document, "resources", SECTIONS["resources"])
-    workers = given.get("workers", 1)
-    if isinstance(workers, int) and not isinstance(workers, bool) and workers > 1:
-        notes.add("resources.workers", f"{workers} {LATER}", allowed="1")
-        workers = 1
-    gpus, timeout = given.get("gpus_per_worker", "auto"), given.get("epoch_timeout", "auto")
-    return Resources(
-        workers=integer(notes, "resources.workers", workers, low=1, high=1, otherwise=1),
-        cpus_per_worker=_auto_integer(notes, "resources.cpus_per_worker", given.get("cpus_per_worker", "auto")),
-        gpus_per_worker=None
-        if gpus == "auto"
-        else number(notes, "resources.gpus_per_worker", gpus, above=0, inclusive=True),
-        epoch_timeout=None if timeout == "auto" else number(notes, "resources.epoch_timeout", timeout, above=0),
-        models=word(notes, "resources.models", given.get("models", "front"), MODELS),
-    )

@@ -9,14 +9,13 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
 from repsim.catalogue import ADAPTERS, parse_method
 from repsim.config import TARGET_KEY, TrialConfig
 from repsim.records import Objective
+from sweeps.space_conditions import When, holds, when_document
+from sweeps.space_resources import Resources
 
-WHEN_KEYS: tuple[str, ...] = ("method", "adapter", "penalty", "backbone", "data")
-"""What a ``when`` may ask about."""
 ANCHORS: tuple[str, ...] = ("linear_probe", "full")
 """Methods of the first two trials of every sweep."""
 STRENGTH_KEYS: tuple[str, ...] = ("strength", TARGET_KEY)
@@ -56,29 +55,12 @@ def contains(domain: Domain, value: object) -> bool:
 class Branch:
     """A domain that holds where every key of ``when`` matches one of its patterns (empty = everywhere)."""
 
-    when: Mapping[str, tuple[str, ...]]
+    when: When
     domain: Domain
 
     def holds(self, *, method: str, backbone: str, data: str) -> bool:
-        """Whether every condition is met. ``method`` may be any spelling that :func:`parse_method` reads."""
-        parsed = parse_method(method)
-        facts = {
-            "method": parsed.name,
-            "adapter": parsed.adapter,
-            "penalty": parsed.penalty,
-            "backbone": backbone,
-            "data": data,
-        }
-        return all(any(matches(pattern, facts[key]) for pattern in patterns) for key, patterns in self.when.items())
-
-
-def matches(pattern: str, value: str | None) -> bool:
-    """Whether a ``when`` pattern fits: a literal, a glob, ``any`` (there is a value) or ``none`` (there is none)."""
-    if pattern == "none":
-        return value is None
-    if value is None:
-        return False
-    return pattern in ("any", value) or fnmatchcase(value, pattern)
+        """Whether every condition is met."""
+        return holds(self.when, method=method, backbone=backbone, data=data)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,21 +123,6 @@ class SearchSettings:
     balance: str | None = None
     parallel: int | None = None
     seed: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Resources:
-    """What one trial gets; None is ``auto``.
-
-    After ``epoch_timeout`` seconds without an epoch it counts as hung. ``models`` says whose are kept on disk: those of
-    the ``front``, or ``none``.
-    """
-
-    workers: int = 1
-    cpus_per_worker: int | None = None
-    gpus_per_worker: float | None = None
-    epoch_timeout: float | None = None
-    models: str = "front"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -262,7 +229,7 @@ class Space:
         budget: dict[str, object] = {"trials": self.budget.trials, "epochs": self.budget.epochs}
         limits = ("hours", "train_epochs", "stagnation")
         budget |= {name: getattr(self.budget, name) for name in limits if getattr(self.budget, name) is not None}
-        search, resources = self.search, self.resources
+        search = self.search
         return {
             "name": self.name,
             "question": self.question,
@@ -278,13 +245,7 @@ class Space:
                 "seed": search.seed,
             },
             "confirm": {"seeds": self.confirm_seeds, **({"runs": self.confirm_runs} if self.confirm_seeds else {})},
-            "resources": {
-                "workers": resources.workers,
-                "cpus_per_worker": _auto(resources.cpus_per_worker),
-                "gpus_per_worker": _auto(resources.gpus_per_worker),
-                "epoch_timeout": _auto(resources.epoch_timeout),
-                "models": resources.models,
-            },
+            "resources": self.resources.to_dict(),
             **({"initial": [_plain_point(point) for point in self.initial]} if self.initial else {}),
             "fixed": {key: _plain(value) for key, value in self.fixed.items()},
             "space": {dimension.key: _dimension_document(dimension) for dimension in self.dimensions},
@@ -374,7 +335,7 @@ def _branch_document(branch: Branch) -> dict[str, object]:
     domain = _domain_document(branch.domain)
     document: dict[str, object] = domain if isinstance(domain, dict) else {"value": domain}
     if branch.when:
-        document["when"] = {key: list(p) if len(p) > 1 else p[0] for key, p in branch.when.items()}
+        document["when"] = when_document(branch.when)
     return document
 
 

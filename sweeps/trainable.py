@@ -10,31 +10,26 @@ whose engine is gone ends by itself; one that crashes leaves a note that says wh
 
 from __future__ import annotations
 
-import errno
-import faulthandler
 import json
 import math
 import os
-import re
-import socket
 import threading
 import time
-import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import ray
 from ray.tune import Trainable
 
-from sweeps.disk import is_full
+from sweeps.processes import CrashNote, end_with, node_name
 from sweeps.run_folder import RunFolder
+from sweeps.trial_errors import TrialNotBegun, told
+from sweeps.worker_group import Task, WorkerGroup
 
 if TYPE_CHECKING:
     from repsim.records import TrialResult
     from repsim.trainer import Trainer
-    from repsim.workspace import Workspace
 
 Fault = Literal["own", "died", "disk", "node"]
 """Why a trial broke. ``own``: it raised; ``died``: its process ended or hung, or memory ran out; ``disk``: no space;
@@ -44,9 +39,6 @@ RECYCLED_AFTER = 64
 """A process is replaced after this many trials or later, once it has grown, so that no slow leak goes on for ever."""
 GROWN_MIB = 256.0
 """So much more memory than after its first trial is growth; less is not worth the seconds that a new process takes."""
-_LOOKS_FOR_ITS_ENGINE_EVERY = 2.0
-_ALLOCATION = "can't allocate memory"  # torch's CPU allocator raises a plain RuntimeError
-_NUMPYS_FULL_DISK = re.compile(r"^\d+ requested and \d+ written$")  # an OSError without a number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,9 +46,9 @@ class Assignment:
     """What a slot is told to run.
 
     ``config`` is the flat configuration, ``objective`` the first val objective, ``known_epochs`` how many epochs the
-    journal holds already, ``launched_from`` the folder that relative paths in the configuration start from;
-    ``data_hashes`` are those of the images that the driver has seen (any where it has seen none). With ``keep_model``
-    the model is left in the run folder as well.
+    journal holds already, ``launched_from`` the folder that relative paths in the configuration start from. Each
+    of ``workers`` processes has ``threads`` CPU threads and ``gpus`` GPUs. ``data_hashes`` are those of the images that
+    the driver has seen (any where it has seen none). With ``keep_model`` the model is left in the run folder as well.
     """
 
     trial_id: str
@@ -68,6 +60,8 @@ class Assignment:
     launched_from: str
     cache_dir: str | None
     threads: int
+    workers: int = 1
+    gpus: float = 0.0
     keep_model: bool = False
     data_hashes: Sequence[str] = ()
 
@@ -98,31 +92,15 @@ class Report:
         return cls(**json.loads(str(result[PAYLOAD])))
 
 
-class TrialFailed(Exception):  # noqa: N818 - the words a person reads in Ray's own logs
-    """A trial's own error; its message is the reason people read."""
-
-
-class TrialNotBegun(TrialFailed):
-    """Not an error at all: the trial is to run elsewhere."""
-
-
-class TrialOutOfMemory(TrialFailed):
-    """The machine's fault rather than the configuration's: worth another try in a fresh process."""
-
-
-class TrialOutOfDisk(TrialFailed):
-    """Nobody's fault: to be tried again once there is space."""
-
-
 class TrialProcess(Trainable):  # type: ignore[misc]
     """A slot: runs one trial after the other in one process. Ray replaces the process when a step raises."""
 
     def setup(self, config: dict[str, Any]) -> None:
         """Ray's entry for the process's first trial."""
-        engine = threading.Thread(target=_end_with, args=(os.getppid(),), name="engine watch", daemon=True)
+        engine = threading.Thread(target=end_with, args=(os.getppid(),), name="engine watch", daemon=True)
         engine.start()
-        self._workspace: Workspace | None = None
-        self._crash_note: int | None = None
+        self._group: WorkerGroup | None = None
+        self._crash_note = CrashNote()
         self._served = 0
         self._first_mib: float | None = None
         self._begin(config)
@@ -134,10 +112,9 @@ class TrialProcess(Trainable):  # type: ignore[misc]
 
     def cleanup(self) -> None:
         """Ray's exit."""
-        if self._crash_note is not None:
-            faulthandler.disable()
-            os.close(self._crash_note)
-            self._crash_note = None
+        if self._group is not None:
+            self._group.close()
+        self._crash_note.close()
 
     def _begin(self, config: Mapping[str, object]) -> None:
         self._served += 1
@@ -148,7 +125,7 @@ class TrialProcess(Trainable):  # type: ignore[misc]
         self._folder = RunFolder(Path(self._assignment.run_folder))
         # Ray starts its processes in folders of its own.
         os.chdir(self._assignment.launched_from)
-        self._leave_crash_notes()
+        self._crash_note.leave_at(self._folder.crash_note(self._assignment.trial_id))
         self._told = self._assignment.known_epochs
         self._trainer: Trainer | None = None
 
@@ -163,7 +140,7 @@ class TrialProcess(Trainable):  # type: ignore[misc]
             report = self._advance()
         # The process boundary: any error of the trial is the trial's reason, never the sweep's end.
         except Exception as error:
-            raise _kind(error)(_reason(error)) from error
+            raise told(error) from error
         return {PAYLOAD: json.dumps(asdict(report)), "done": report.result is not None}
 
     def _has_grown(self) -> bool:
@@ -171,69 +148,52 @@ class TrialProcess(Trainable):  # type: ignore[misc]
         now = resident_mib()
         return now is None or self._first_mib is None or now - self._first_mib > GROWN_MIB
 
-    def _leave_crash_notes(self) -> None:
-        path = self._folder.crash_note(self._assignment.trial_id)
-        try:
-            note = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
-        except OSError:  # a full disk; the trial itself will find out
-            return
-        before, self._crash_note = self._crash_note, note
-        # Ray's own handler lies over the one that Ray has Python install; it may hang, for three seconds and without a
-        # note, where the signal comes amid an allocation. Disabled and enabled, ours is the first and the only one.
-        faulthandler.disable()
-        faulthandler.enable(note, all_threads=False)
-        if before is not None:
-            os.close(before)
-
     def _advance(self) -> Report:
-        trainer = self._open() if self._trainer is None else self._trainer
+        group = self._workers()
+        trainer = self._open(group) if self._trainer is None else self._trainer
         if not trainer.done:
-            measured = trainer.step()
+            measured = group.together("step", trainer.step)
             _check_finite({**measured.values, "train_loss": measured.train_loss})
         epochs = [epoch.to_dict() for epoch in trainer.epochs if epoch.epoch > self._told]
         self._told = len(trainer.epochs)
         if not trainer.done:
             self._write_checkpoint(trainer)
             return Report(epochs=epochs)
-        found = trainer.finish()
+        found = group.together("finish", trainer.finish)
         _check_finite(found.values)
         self._write_predictions(found)
         if self._assignment.keep_model:
             self._write_model(trainer)
         result = found.to_dict()
-        where = {"node": node_name(), "slot": os.getpid(), "began": self._began, "finished": time.time()}
+        times = {"began": self._began, "finished": time.time()}
+        where = {"node": node_name(), "slot": os.getpid(), **times, **_gpu()}
         return Report(epochs=epochs, result=result | {"facts": found.facts | where})
 
-    def _open(self) -> Trainer:
-        import torch
+    def _workers(self) -> WorkerGroup:
+        """As many as the trial asks for; for later trials the same, because Ray keeps a process for one size."""
+        if self._group is None:
+            self._group = WorkerGroup(self._assignment.workers, self._task(), self._crash_note.end)
+        return self._group
 
-        from repsim.config import TrialConfig
-        from repsim.records import Objective
-        from repsim.trainer import Trainer
-        from repsim.workspace import Workspace
-
+    def _task(self) -> Task:
         asked = self._assignment
-        torch.set_num_threads(asked.threads)
-        if self._workspace is None:
-            self._workspace = Workspace(cache_dir=None if asked.cache_dir is None else Path(asked.cache_dir))
-        metric, direction = asked.objective
-        best_by = Objective(metric=metric, direction="maximize" if direction == "maximize" else "minimize")
-        config = TrialConfig.from_flat(asked.config, where=asked.trial_id)
-        self._check_images(self._workspace.images(config.data).data_hash)
-        trainer = Trainer(config, workspace=self._workspace, best_by=best_by)
-        checkpoint = self._checkpoint_path()
-        if checkpoint.exists():
-            trainer.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True))
-        self._trainer = trainer
-        return trainer
+        return Task(
+            trial_id=asked.trial_id,
+            config=asked.config,
+            objective=asked.objective,
+            run_folder=asked.run_folder,
+            launched_from=asked.launched_from,
+            cache_dir=asked.cache_dir,
+            threads=asked.threads,
+            gpus=asked.gpus,
+            data_hashes=asked.data_hashes,
+        )
 
-    def _check_images(self, found: str) -> None:
-        """RuntimeError when the images here are not the driver's: another machine may have others under their names."""
-        wanted = self._assignment.data_hashes
-        if wanted and found not in wanted:
-            raise RuntimeError(
-                f"node {node_name()} has other images than the driver: data hash {found} instead of {', '.join(wanted)}"
-            )
+    def _open(self, group: WorkerGroup) -> Trainer:
+        checkpoint = self._checkpoint_path()
+        state = checkpoint.read_bytes() if checkpoint.exists() else None
+        self._trainer = trainer = group.open(self._task(), state)
+        return trainer
 
     def _checkpoint_path(self) -> Path:
         return self._folder.checkpoint(self._assignment.trial_id)
@@ -285,12 +245,6 @@ class TrialProcess(Trainable):  # type: ignore[misc]
             write_atomically(folder / name, content)
 
 
-def node_name() -> str:
-    """The machine, and the beginning of Ray's number of it: a machine that left and came back is another node."""
-    number = ray.get_runtime_context().get_node_id()[:8] if ray.is_initialized() else "no Ray"
-    return f"{socket.gethostname()} ({number})"
-
-
 def resident_mib() -> float | None:
     """Memory of this process that is in RAM; None where the system does not say."""
     try:
@@ -300,37 +254,14 @@ def resident_mib() -> float | None:
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-def _end_with(engine: int) -> None:
-    """End this process as soon as ``engine``, the process that started it, is gone: nobody is listening any more."""
-    while os.getppid() == engine:
-        time.sleep(_LOOKS_FOR_ITS_ENGINE_EVERY)
-    os._exit(1)
+def _gpu() -> dict[str, object]:
+    """The memory of the GPU that the trial was on, if it was on one."""
+    import torch
 
-
-def _kind(error: Exception) -> type[TrialFailed]:
-    """Whose fault an error is; the errors it came from are asked as well."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, MemoryError) or type(cause).__name__ == "OutOfMemoryError" or _ALLOCATION in str(cause):
-            return TrialOutOfMemory
-        if isinstance(cause, OSError):
-            if cause.errno == errno.ENOMEM:
-                return TrialOutOfMemory
-            if is_full(cause) or _NUMPYS_FULL_DISK.search(str(cause)):
-                return TrialOutOfDisk
-        cause = cause.__cause__ or cause.__context__
-    return TrialFailed
+    return {"gpu_bytes": torch.cuda.get_device_properties(0).total_memory} if torch.cuda.is_available() else {}
 
 
 def _check_finite(values: Mapping[str, float]) -> None:
     wrong = [f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)]
     if wrong:
         raise FloatingPointError(", ".join(wrong))
-
-
-def _reason(error: Exception) -> str:
-    """One line for people: what happened, and where in our code when it is not a message written for them."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "repsim" in frame.filename]
-    where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {text}{where}"

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 
 from reports import words
 from reports.load import Sweep
+from reports.points import space_text
 from reports.searched import LOWER, UPPER, Choices, Interval, branches, domain, fits
 from repsim.catalogue import method_names, parse_method
 from repsim.config import TARGET_KEY
@@ -72,6 +74,14 @@ def edited(sweep: Sweep, change: Callable[[str, Mapping[str, object]], Mapping[s
 
 def test_a_sound_sweep_is_told_its_n_and_nothing_else(fine: Sweep) -> None:
     assert set(told(fine)) == ALWAYS
+
+
+def test_a_point_is_repeated_with_as_many_workers_as_it_had(fine: Sweep) -> None:
+    for workers, expected in ((1, {"cpus_per_worker": 3}), (4, {"workers": 4, "cpus_per_worker": 3})):
+        shared = edited(fine, lambda _, known, workers=workers: {**known, "workers": workers})  # type: ignore[misc]
+        (study,) = studies(shared)
+        text = space_text(shared, study, study.members[0])
+        assert yaml.safe_load(text)["resources"] == expected
 
 
 def only(sweep: Sweep, wanted: Callable[[pd.Series], bool]) -> Sweep:

@@ -141,7 +141,6 @@ AT_TOP = [
     ("confirm: {seeds: -3}", r"confirm\.seeds: -3 is not allowed"),
     ("confirm: {runs: x}", r"confirm\.runs: 'x' is not allowed; allowed: a whole number from 0"),
     ("confirm: {seeds: 3, runs: 1}", r"confirm\.runs: 1 is not allowed"),
-    ("resources: {workers: 2}", r"resources\.workers: 2 is not available in this version; allowed: 1"),
     ("resources: {models: all}", r"resources\.models: 'all' is not allowed; allowed: front, none"),
     ("resources: {models: no}", r"resources\.models: False is not allowed.*put the word in quotes"),
     ("resources: {workers: 0}", r"resources\.workers: 0 is not allowed"),

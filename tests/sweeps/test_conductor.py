@@ -19,12 +19,16 @@ from sweeps import disk as disk_module
 from sweeps.conductor import GIVE_UP_AFTER, MAX_NODES, MAX_RETRIES, Sweep
 from sweeps.disk import Disk
 from sweeps.journal import Journal, read_history
+from sweeps.placement import Node
 from sweeps.run_folder import RunFolder
 from sweeps.search import Search
+from sweeps.slots import Slots
 from sweeps.space import Space, load_space
 from sweeps.trainable import Assignment, Report
 from sweeps.trial import TrialRecord
 from sweeps.watchdog import Watchdog
+
+FOUR = Slots(parallel=4, threads=1)
 
 
 class Audience:
@@ -40,8 +44,8 @@ class Audience:
 class Stage:
     """A sweep of four trials, with everything at hand."""
 
-    def __init__(self, folder: RunFolder, space: Space, *, reserve: int = 0) -> None:
-        self.folder, self.space, self.audience = folder, space, Audience()
+    def __init__(self, folder: RunFolder, space: Space, *, reserve: int = 0, slots: Slots = FOUR) -> None:
+        self.folder, self.space, self.audience, self.slots = folder, space, Audience(), slots
         self.said: list[str] = []
         fresh = not folder.journal.exists()
         self.journal = Journal.create(folder.journal, {"name": "x"}) if fresh else Journal.open(folder.journal)
@@ -58,7 +62,7 @@ class Stage:
             folder=self.folder,
             listener=self.audience,
             disk=Disk(self.folder.root, reserve=reserve, say=self.said.append, check=lambda: None),
-            threads=1,
+            slots=self.slots,
             cache_dir=None,
         )
 
@@ -743,7 +747,7 @@ def test_a_trial_is_told_which_images_the_driver_saw(stage: Stage) -> None:
         folder=stage.folder,
         listener=stage.audience,
         disk=Disk(stage.folder.root, reserve=0, say=stage.said.append, check=lambda: None),
-        threads=1,
+        slots=FOUR,
         cache_dir=None,
         data_hashes={stage.space.data[0]: {"b", "a"}, "other": {"c"}},
     )
@@ -751,3 +755,67 @@ def test_a_trial_is_told_which_images_the_driver_saw(stage: Stage) -> None:
     assert assignment is not None
     assert assignment.data_hashes == ["a", "b"]
     assert Assignment.from_config(assignment.to_config()).data_hashes == ["a", "b"]
+
+
+# what trials get
+
+
+def sized(tmp_path: Path, workers: str, slots: Slots, *more: str) -> Stage:
+    space = load_space("quick.yaml", [f"resources.workers={workers}", "method=[full, repsim]", *more], trials=4)
+    return Stage(RunFolder.create(tmp_path / "runs", "y"), space, slots=slots)
+
+
+def test_a_trial_is_told_what_it_gets(tmp_path: Path) -> None:
+    workers = "[{when: {method: linear_probe}, value: 3}, {value: 2}]"
+    stage = sized(tmp_path, workers, Slots(parallel=4, threads=2, gpus=1.0))
+    probe, full = stage.next(), stage.next()
+    assert (probe.workers, probe.threads, probe.gpus) == (3, 2, 1.0)
+    assert (full.workers, full.threads, full.gpus) == (2, 2, 1.0)
+    assert Assignment.from_config(probe.to_config()) == probe
+    stage.journal.close()
+
+
+def test_nothing_is_proposed_before_there_is_room_for_it(tmp_path: Path) -> None:
+    stage = sized(tmp_path, "2", Slots(parallel=4, threads=1, cpus=5))
+    first, second = stage.next(), stage.next()
+    assert stage.sweep.next_assignment() is None
+    assert not stage.sweep.exhausted
+    stage.sweep.broke(first, "killed", "died")
+    assert stage.next().trial_id == first.trial_id
+    assert stage.sweep.next_assignment() is None
+    stage.sweep.reported(second, Report(epochs=[epoch(1)], result=result()))
+    third = stage.next()
+    assert third.trial_id == "t0002"
+    stage.sweep.put_back(third)
+    assert stage.next().trial_id == third.trial_id
+    stage.journal.close()
+
+
+def test_what_trials_were_measured_to_need_is_known_after_a_resume_as_well(tmp_path: Path) -> None:
+    stage = sized(tmp_path, "1", Slots(parallel=4, threads=1, gpus=1.0, cpus=8, all_gpus=1, packs=True))
+    measured = result(peak_memory_bytes=2**31)
+    measured["facts"] = dict.fromkeys(FACTS, 1) | {"gpu_bytes": 2**34}
+    probe = stage.next()
+    assert probe.gpus == 1.0
+    stage.sweep.reported(probe, Report(epochs=[epoch(1)], result=measured))
+    assert stage.next().gpus == 0.25
+    resumed = reopened(stage)
+    resumed.slots = stage.slots
+    resumed.sweep = resumed.begin()
+    again = resumed.next()
+    assert again.gpus == 0.25
+    resumed.sweep.broke(again, "CUDA out of memory", "died")
+    assert resumed.next().gpus == 1.0, "it may have been for memory"
+    resumed.journal.close()
+
+
+def test_a_trial_that_waits_for_too_long_is_named_by_the_spaces_limit(tmp_path: Path) -> None:
+    stage = sized(tmp_path, "3", Slots(parallel=4, threads=1), "resources.placement_timeout=1.0e-9")
+    first = stage.next()
+    late = stage.sweep.unplaced([first], True, lambda: [Node(cpus=2)])
+    assert list(late) == [first.trial_id]
+    assert "for 3 workers with 1 CPU each (limit 1e-09 s, resources.placement_timeout)" in late[first.trial_id]
+    assert stage.sweep.unplaced([first], True, lambda: [Node(cpus=3)]) == {}
+    stage.sweep.broke(first, late[first.trial_id], "own")
+    assert stage.status(first) is Status.FAILED
+    stage.journal.close()

@@ -23,6 +23,7 @@ from sweeps.listeners import Listeners
 from sweeps.live import LiveView
 from sweeps.run_folder import RunFolder
 from sweeps.search import Search
+from sweeps.slots import Slots
 from sweeps.space import Space, load_space
 from sweeps.tracking import SweepWriter
 from sweeps.trainable import Assignment, Report, TrialProcess
@@ -83,7 +84,7 @@ class Driver:
             folder=folder,
             listener=listeners,
             disk=disk,
-            threads=1,
+            slots=Slots(parallel=4, threads=1),
             cache_dir=None,
         )
 

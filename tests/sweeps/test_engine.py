@@ -9,8 +9,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,26 +19,20 @@ import pytest
 import ray
 from ray import tune
 from ray._private import ray_constants
+from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
 from sweeps import engine
 from sweeps.engine import Place, drive
+from sweeps.placement import Machine
+from sweeps.placement import Node as Spot
 from sweeps.ray_cluster import QUIET, EngineLost, cluster
 from sweeps.slots import Slots
-from sweeps.trainable import (
-    PAYLOAD,
-    Assignment,
-    Fault,
-    Report,
-    TrialFailed,
-    TrialNotBegun,
-    TrialOutOfDisk,
-    TrialOutOfMemory,
-    TrialProcess,
-)
+from sweeps.trainable import PAYLOAD, Assignment, Fault, Report, TrialProcess
+from sweeps.trial_errors import TrialFailed, TrialNotBegun, TrialOutOfDisk, TrialOutOfMemory
 
-RECYCLED = "sweeps.trainable.TrialNotBegun: its process is replaced after 64 trials"
+RECYCLED = "sweeps.trial_errors.TrialNotBegun: its process is replaced after 64 trials"
 DIED = "The actor died unexpectedly before finishing this task. Worker exit type: SYSTEM_ERROR"
 
 
@@ -64,6 +58,8 @@ class Sweep:
     goes_on: bool = True
     heard: list[tuple[object, ...]] = field(default_factory=list)
     late: dict[str, str] = field(default_factory=dict)
+    nowhere: dict[str, str] = field(default_factory=dict)
+    waited: list[tuple[list[str], bool]] = field(default_factory=list)
     asked: int = 0
     broken: Exception | None = None
 
@@ -97,6 +93,12 @@ class Sweep:
     def overdue(self) -> Mapping[str, str]:
         return self.late
 
+    def unplaced(
+        self, waiting: Sequence[Assignment], busy: bool, machines: Callable[[], Sequence[Machine]]
+    ) -> Mapping[str, str]:
+        self.waited.append(([one.trial_id for one in waiting], busy))
+        return self.nowhere
+
     def put_back(self, assignment: Assignment) -> None:
         self.heard.append(("put back", assignment.trial_id))
 
@@ -125,7 +127,7 @@ class Stage:
         self.checks = 0
         self.searcher = engine._Searcher(self.guarded, self.live, lambda: parallel, self.check)
         self.scheduler = engine._Scheduler(self.guarded, self.live, self.hung)
-        self.watch = engine._Watch(self.guarded, self.live, self.hung, self.check)
+        self.watch = engine._Watch(self.guarded, self.live, self.hung, self.check, self.scheduler)
 
     def check(self) -> None:
         self.checks += 1
@@ -265,10 +267,10 @@ def test_a_failed_conductor_stops_what_runs(stage: Stage, tmp_path: Path) -> Non
 
 
 ERRORS = [
-    (f"ray::TrialProcess.train()\n  File ...\nsweeps.trainable.{TrialFailed.__name__}: ValueError: no (a.py:3)\n",
+    (f"ray::TrialProcess.train()\n  File ...\nsweeps.trial_errors.{TrialFailed.__name__}: ValueError: no (a.py:3)\n",
      "ValueError: no (a.py:3)", "own"),
-    (f"x\nsweeps.trainable.{TrialOutOfMemory.__name__}: MemoryError: 8 GiB\nmore\n", "MemoryError: 8 GiB", "died"),
-    (f"x\nsweeps.trainable.{TrialOutOfDisk.__name__}: OSError: full", "OSError: full", "disk"),
+    (f"x\nsweeps.trial_errors.{TrialOutOfMemory.__name__}: MemoryError: 8 GiB\nmore\n", "MemoryError: 8 GiB", "died"),
+    (f"x\nsweeps.trial_errors.{TrialOutOfDisk.__name__}: OSError: full", "OSError: full", "disk"),
     ("ray.exceptions.OutOfMemoryError: Task was killed due to the node running low on memory.",
      "killed by Ray because the machine's memory ran out", "died"),
     (DIED, "", "died"),
@@ -292,7 +294,7 @@ def test_every_kind_of_error_is_told_apart() -> None:
     for kind in kinds:
         if kind is TrialNotBegun:
             continue
-        assert engine._told(f"sweeps.trainable.{kind.__name__}: why")[0] == "why"
+        assert engine._told(f"sweeps.trial_errors.{kind.__name__}: why")[0] == "why"
 
 
 def test_an_error_is_passed_on_with_its_reason(stage: Stage, tmp_path: Path) -> None:
@@ -329,7 +331,7 @@ def test_a_death_without_a_reason_may_be_the_nodes(stage: Stage, tmp_path: Path)
         return "host1" if actor == "abc" else ""
 
     scheduler = engine._Scheduler(stage.guarded, stage.live, stage.hung, lost)
-    watch = engine._Watch(stage.guarded, stage.live, stage.hung, lambda: None, lambda: None, scheduler.actors)
+    watch = engine._Watch(stage.guarded, stage.live, stage.hung, lambda: None, scheduler, lambda: None)
     stage.searcher.suggest("a")
     watch.on_trial_start(0, [], RayTrial("a", tmp_path, actor=SimpleNamespace(_actor_id=ActorID())))
     scheduler.on_trial_error(None, RayTrial("a", tmp_path, DIED))
@@ -414,7 +416,7 @@ def test_what_the_check_raises_ends_the_run(stage: Stage) -> None:
     def check() -> None:
         raise KeyboardInterrupt
 
-    watch = engine._Watch(stage.guarded, stage.live, stage.hung, check)
+    watch = engine._Watch(stage.guarded, stage.live, stage.hung, check, stage.scheduler)
     with pytest.raises(KeyboardInterrupt):
         watch.on_step_begin(0, [])
 
@@ -456,7 +458,7 @@ def test_a_signal_goes_before_a_dead_process(stage: Stage, monkeypatch: pytest.M
     def check() -> None:
         raise KeyboardInterrupt
 
-    watch = engine._Watch(stage.guarded, stage.live, stage.hung, check)
+    watch = engine._Watch(stage.guarded, stage.live, stage.hung, check, stage.scheduler)
     with pytest.raises(KeyboardInterrupt):
         watch.on_step_begin(0, [])
 
@@ -751,7 +753,7 @@ def test_only_what_dead_drivers_left_is_swept_away(temporary: Path, monkeypatch:
 
 
 def test_a_trial_that_gets_its_process_is_heard_of(stage: Stage, tmp_path: Path) -> None:
-    watch = engine._Watch(stage.guarded, stage.live, stage.hung, lambda: None)
+    watch = engine._Watch(stage.guarded, stage.live, stage.hung, lambda: None, stage.scheduler)
     watch.on_trial_start(0, [], RayTrial("nobody", tmp_path))
     stage.searcher.suggest("a")
     watch.on_trial_start(0, [], RayTrial("a", tmp_path))
@@ -762,7 +764,7 @@ def test_a_driver_that_stood_still_says_so(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, clock: SimpleNamespace
 ) -> None:
     set_node(monkeypatch, None)
-    watch = engine._Watch(stage.guarded, stage.live, stage.hung, lambda: None)
+    watch = engine._Watch(stage.guarded, stage.live, stage.hung, lambda: None, stage.scheduler)
     for wait in (0.0, 4.0, 60.0, 0.1):
         clock.now += wait
         watch.on_step_begin(0, [])
@@ -777,3 +779,109 @@ def test_a_signal_is_heard_while_ray_only_asks_for_trials(stage: Stage, monkeypa
     with pytest.raises(KeyboardInterrupt):
         stage.searcher.suggest("a")
     assert stage.live == {}
+
+
+# places
+
+
+def test_a_trial_is_given_a_bundle_for_each_worker() -> None:
+    asked = replace(assignment(0), workers=3, threads=2, gpus=0.5)
+    group = engine.bundles(asked.to_config())
+    assert group.bundles == [{"CPU": 2.0, "GPU": 0.5}] * 3
+    assert group.strategy == "PACK"
+    assert engine.bundles(assignment(0).to_config()) == tune.PlacementGroupFactory([{"CPU": 1}])
+    assert engine.bundles(asked.to_config()) != engine.bundles(replace(asked, workers=2).to_config())
+
+
+class Controller:
+    """Ray's, as far as the scheduler uses it; a trial that is stopped is removed, as Ray does with one that waits."""
+
+    def __init__(self, scheduler: engine._Scheduler, *trials: RayTrial) -> None:
+        self.trials, self._scheduler, self.stopped = set(trials), scheduler, list[str]()
+
+    def get_live_trials(self) -> set[RayTrial]:
+        return self.trials
+
+    def get_trials(self) -> list[RayTrial]:
+        return []
+
+    def stop_trial(self, trial: RayTrial) -> None:
+        self.stopped.append(trial.trial_id)
+        self.trials.discard(trial)
+        self._scheduler.on_trial_remove(self, trial)
+
+
+GROUP = {"state": "PENDING", "bundles": {0: {"CPU": 1.0}}}
+
+
+@pytest.mark.parametrize(
+    ("groups", "waits"),
+    [
+        ([GROUP], True),
+        ([], False),
+        ([GROUP | {"state": "CREATED"}], False),
+        ([GROUP | {"bundles": {0: {"CPU": 2.0}}}], False),
+    ],
+    ids=["no place", "nothing", "its process begins", "another's"],
+)
+def test_a_trial_waits_for_a_place_as_long_as_ray_has_found_none(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, groups: list[dict[str, object]], waits: bool
+) -> None:
+    set_node(monkeypatch, None)
+    monkeypatch.setattr(engine, "placement_group_table", lambda: dict(enumerate(groups)))
+    stage.searcher.suggest("a")
+    trial = RayTrial("a", tmp_path)
+    trial.status = "PENDING"
+    stage.step(trial)
+    assert stage.conductor.waited == [(["t0000"] if waits else [], False)]
+
+
+def test_while_others_run_that_is_said_too(stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_node(monkeypatch, None)
+    monkeypatch.setattr(engine, "placement_group_table", dict)
+    stage.searcher._most = lambda: 2
+    stage.searcher.suggest("a")
+    stage.step(RayTrial("a", tmp_path), RayTrial("gone", tmp_path))
+    assert stage.conductor.waited == [([], True)]
+
+
+def test_a_trial_that_finds_no_place_is_ended_with_the_reason(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_node(monkeypatch, None)
+    monkeypatch.setattr(engine, "placement_group_table", dict)
+    stage.searcher._most = lambda: 2
+    stage.searcher.suggest("a")
+    stage.searcher.suggest("b")
+    waiting, running = RayTrial("a", tmp_path), RayTrial("b", tmp_path)
+    waiting.status = "PENDING"
+    stage.conductor.nowhere = {"t0000": "waited 601 s for 4 workers", "t0001": "it began just now"}
+    stage.step(waiting, running)
+    controller = Controller(stage.scheduler, waiting, running)
+    stage.scheduler.choose_trial_to_run(controller)
+    assert controller.stopped == ["a"]
+    assert stage.conductor.heard == [("broke", "t0000", "waited 601 s for 4 workers", "own")]
+    assert list(stage.live) == ["b"]
+    assert stage.scheduler.unplaced == {}, "what has got its place is not remembered"
+    stage.scheduler.choose_trial_to_run(controller)
+    assert controller.stopped == ["a"]
+
+
+def test_the_machines_are_rays_nodes_that_live(monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = [
+        {"Alive": True, "Resources": {"CPU": 8.0, "GPU": 2.0, "memory": 1e9}},
+        {"Alive": False, "Resources": {"CPU": 64.0}},
+        {"Alive": True, "Resources": {}},
+    ]
+    monkeypatch.setattr(ray, "nodes", lambda: nodes)
+    assert engine._machines() == [Spot(cpus=8.0, gpus=2.0), Spot(cpus=0.0)]
+
+
+@pytest.mark.parametrize(("callback", "says"), [(TrialProgressCallback, True), (engine._Silent, False)])
+def test_ray_says_nothing_of_a_trial_that_never_ran(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], callback: type[TrialProgressCallback], says: bool
+) -> None:
+    trial: Any = RayTrial("a", tmp_path)
+    trial.last_result = {}
+    callback().on_trial_complete(0, [], trial)
+    assert ("completed" in capsys.readouterr().out) == says

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from repsim.errors import RequestError
-from sweeps.machines import Machine, capacity, most_at_a_time, slots_on
+from sweeps.machines import Machine, most_at_a_time, slots_on
 from sweeps.slots import Slots
 from sweeps.space import Resources, Space, load_space
 
@@ -23,15 +23,6 @@ def space() -> Space:
 def asking(space: Space, *, parallel: int | None = None, **resources: float) -> Space:
     given = replace(space, search=replace(space.search, parallel=parallel))
     return replace(given, resources=Resources(**resources))  # type: ignore[arg-type]
-
-
-def test_a_slot_lies_on_one_machine() -> None:
-    assert capacity([SMALL, LARGE], Slots(parallel=1, threads=3)) == 2
-    assert capacity([SMALL, LARGE], Slots(parallel=1, threads=16)) == 0
-    assert capacity([GPUS, SMALL], Slots(parallel=1, threads=1, gpus=0.5)) == 8
-    assert capacity([GPUS], Slots(parallel=1, threads=1, gpus=0.3)) == 12, "three share a GPU, none lies on two"
-    assert capacity([GPUS], Slots(parallel=1, threads=1, gpus=2)) == 2
-    assert capacity([], Slots(parallel=1, threads=1)) == 0
 
 
 def test_every_core_of_every_machine_by_default(space: Space) -> None:
@@ -76,3 +67,13 @@ def test_with_auto_the_number_follows_the_cluster(space: Space) -> None:
     assert most_at_a_time(replace(space, budget=replace(space.budget, trials=12)), [LARGE, LARGE], slots) == 3
     asked = asking(space, parallel=5)
     assert [most_at_a_time(asked, [LARGE], slots), most_at_a_time(asked, [SMALL], slots)] == [5, 2]
+
+
+def test_workers_may_lie_on_several_machines(space: Space) -> None:
+    three = asking(space, workers=3)
+    assert slots_on(three, [SMALL, LARGE]) == Slots(parallel=3, threads=1)
+    assert slots_on(asking(space, workers=3, parallel=1), [SMALL, LARGE]) == Slots(parallel=1, threads=2)
+    assert slots_on(asking(space, workers=2), [GPUS, LARGE]) == Slots(parallel=2, threads=4, gpus=1.0)
+    assert most_at_a_time(three, [SMALL], slots_on(three, [SMALL, LARGE])) == 0, "none fits until a node has joined"
+    with pytest.raises(RequestError, match=r"resources\.workers: a trial asks for 11 workers with 1 CPU each"):
+        slots_on(asking(space, workers=11), [SMALL, LARGE])

@@ -103,3 +103,15 @@ def test_a_single_run_is_looked_at_too(tmp_path: Path) -> None:
 def test_a_backbone_that_does_not_exist_is_one_mistake(tmp_path: Path) -> None:
     (line,) = refusals(tmp_path, "space: {method: [full, vpt]}", fixed="backbone: test_eficientnet")
     assert "did you mean 'test_efficientnet" in line
+
+
+def test_every_worker_needs_an_image_of_every_split(tmp_path: Path) -> None:
+    space = "space: {method: [full, repsim]}\n"
+    sizes = "resources: {workers: [{when: {penalty: any}, value: 64}]}"
+    fixed = f"backbone: {CONVNET}, optim.batch_size: 64"
+    look(tmp_path, space + sizes.replace("64", "2"), fixed=fixed)
+    lines = refusals(tmp_path, space + sizes, fixed=fixed)
+    assert [line.partition(" holds")[0] for line in lines] == [
+        f"phantom:tiny: {name} split:" for name in ("val", "test")
+    ]
+    assert "at least 64" in lines[0]

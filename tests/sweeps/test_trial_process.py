@@ -28,19 +28,8 @@ from repsim.export import MANIFEST, WEIGHTS, load_model
 from repsim.records import EpochResult
 from sweeps import run_folder, trainable
 from sweeps.run_folder import RunFolder
-from sweeps.trainable import (
-    GROWN_MIB,
-    RECYCLED_AFTER,
-    Assignment,
-    Report,
-    TrialFailed,
-    TrialNotBegun,
-    TrialOutOfDisk,
-    TrialOutOfMemory,
-    TrialProcess,
-    node_name,
-    resident_mib,
-)
+from sweeps.trainable import GROWN_MIB, RECYCLED_AFTER, Assignment, Report, TrialProcess, node_name, resident_mib
+from sweeps.trial_errors import TrialFailed, TrialNotBegun, TrialOutOfDisk, TrialOutOfMemory
 from tests.trainer.stripes import tiny_config, write_images
 
 
@@ -69,8 +58,9 @@ def assignment(images: Path, tmp_path: Path) -> Assignment:
 @pytest.fixture
 def slot(assignment: Assignment, monkeypatch: pytest.MonkeyPatch) -> Iterator[TrialProcess]:
     """A process as Ray makes it, in this one; what it does to the process is undone."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # a trial without GPUs sees none
     monkeypatch.chdir("/")  # not where the sweep was launched from; and the old folder comes back afterwards
-    monkeypatch.setattr(trainable, "_end_with", lambda engine: None)
+    monkeypatch.setattr(trainable, "end_with", lambda engine: None)
     catching = faulthandler.is_enabled()
     process = TrialProcess.__new__(TrialProcess)
     process.setup(assignment.to_config())
@@ -124,8 +114,8 @@ def test_images_that_the_driver_has_not_seen_are_not_trained_on(slot: TrialProce
     assert not RunFolder(Path(assignment.run_folder)).checkpoint("t0000").exists()
     slot.reset_config(assignment.to_config())
     slot.step()
-    assert slot._workspace is not None
-    [images] = slot._workspace._images.values()
+    assert slot._group is not None
+    [images] = slot._group._workspace._images.values()
     slot.reset_config(replace(assignment, data_hashes=["another", images.data_hash]).to_config())
     slot.step()
 
@@ -389,8 +379,8 @@ def test_each_trial_has_its_own_note_and_none_is_left_open(slot: TrialProcess, a
     for number in (1, 0, 1):
         slot.reset_config(replace(assignment, trial_id=f"t{number:04d}").to_config())
     assert len(set(os.listdir("/proc/self/fd")) - before) <= 1
-    assert slot._crash_note is not None
-    assert os.path.samestat(os.fstat(slot._crash_note), folder.crash_note("t0001").stat())
+    assert slot._crash_note._open is not None
+    assert os.path.samestat(os.fstat(slot._crash_note._open), folder.crash_note("t0001").stat())
     assert faulthandler.is_enabled()
     slot.cleanup()
     slot.cleanup()
@@ -476,7 +466,7 @@ def test_the_process_that_started_it_is_watched(
         watched.append((engine, threading.current_thread().daemon))
         seen.set()
 
-    monkeypatch.setattr(trainable, "_end_with", end_with)
+    monkeypatch.setattr(trainable, "end_with", end_with)
     slot.cleanup()
     slot.setup(assignment.to_config())
     assert seen.wait(10)
