@@ -7,7 +7,8 @@ run are MLflow's and the sweep writer's work, the trials' rows are inserted in b
 (through its interface it would take most of an hour), and the compact tables are written by the sweep's own code. Then,
 in this order,
 
-- ours: ``python reports/build.py`` in a process of its own, start to end, pictures and page included;
+- ours: ``python reports/build.py`` in a process of its own, start to end, pictures and page included; then once more
+  in this process, to see where the seconds go (this build is not the one that counts);
 - theirs: ``search_runs`` over all trials, and ``get_metric_history`` curve by curve, on a sample of runs and multiplied
   (labelled so), without building anything from it.
 
@@ -198,6 +199,38 @@ def ours(uri: str, folder: Path) -> tuple[float, float, float]:
     return seconds, peak, (folder / "report" / "index.html").stat().st_size / 1e6
 
 
+def parts(uri: str, folder: Path) -> str:
+    """Where the seconds of a build go, in words; this process has imported what it needs before."""
+    from reports import build, drawing, load, page
+    from reports.chapters import chapter
+
+    spent = dict.fromkeys(("reading the store", "pictures", "page"), 0.0)
+
+    def timed(name: str, real: Any) -> Any:
+        def call(*arguments: Any, **more: Any) -> Any:
+            started = time.perf_counter()
+            found = real(*arguments, **more)
+            spent[name] += time.perf_counter() - started
+            return found
+
+        return call
+
+    held = [(load, "load_sweep"), (drawing, "save"), (chapter, "save"), (page, "render")]
+    names = ("reading the store", "pictures", "pictures", "page")
+    before = [getattr(module, attribute) for module, attribute in held]
+    try:
+        for (module, attribute), name, real in zip(held, names, before, strict=True):
+            setattr(module, attribute, timed(name, real))
+        started = time.perf_counter()
+        build.build_report(NAME, uri, folder / "again", log=False)
+        whole = time.perf_counter() - started
+    finally:
+        for (module, attribute), real in zip(held, before, strict=True):
+            setattr(module, attribute, real)
+    told = [*spent.items(), ("tables, chapters and the rest", whole - sum(spent.values()))]
+    return f"once more, without imports, {whole:.1f} s: {', '.join(f'{name} {took:.1f}' for name, took in told)}"
+
+
 def theirs(uri: str, trials: int) -> tuple[float, float]:
     """Seconds of ``search_runs`` over all trials, and of ``get_metric_history`` as multiplied from a sample."""
     client = open_client(uri)
@@ -232,6 +265,7 @@ def measure(folder: Path, trials: int) -> int:
     seconds, peak, page = ours(uri, folder)
     print(f"report built in {seconds:.1f} s (goal {GOAL:.0f}), {peak:.2f} GiB (goal {MEMORY_GOAL:.0f}), ", end="")
     print(f"page {page:.1f} MB (goal {SIZE_GOAL:.0f})", flush=True)
+    print(parts(uri, folder), flush=True)
     searched, histories = theirs(uri, trials)
     print(f"search_runs {searched:.1f} s, get_metric_history {histories:.0f} s (from a sample of {SAMPLE} runs)")
     faster = (searched + histories) / seconds

@@ -27,7 +27,7 @@ def searched(trials: pd.DataFrame) -> pd.DataFrame:
 def used(sweep: Sweep, trials: pd.DataFrame, key: str) -> tuple[object, ...]:
     """The values of a configuration key among ``trials``, each once, numbers by size; what is absent is left out."""
     found: dict[object, object] = {}
-    for run_id in trials["mlflow_run_id"]:
+    for run_id in trials["mlflow_run_id"].tolist():  # Arrow hands texts out one by one slowly
         value = sweep.configs[run_id].get(key)
         if value is not None:
             found.setdefault(json.dumps(value) if isinstance(value, list | dict) else value, value)

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
+import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
 from reports.build import build_report
-from reports.load import load_sweep
+from reports.figures import MOST_MARKS
+from reports.load import Sweep, load_sweep
 from reports.store import open_store
 from repsim.records import Tag
 from tests.browser.chromium import find_chromium, running, shots, visit
 from tests.reports.front_sweep import LITE, TAGS, front_trials
-from tests.reports.recorded_sweeps import FakeTrial, config, numbers, record
+from tests.reports.recorded_sweeps import DEMO_REFERENCE, FakeTrial, config, demo_trials, numbers, record
 from tests.tracking.servers import free_port, server
 
 if TYPE_CHECKING:
@@ -30,6 +33,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning"),
 ]
 DRAWN = "#front-0 .scatterlayer .trace path.point"
+T = TypeVar("T")
 MARKUP = "<img src=x onerror=alert(1)>"
 
 
@@ -66,6 +70,81 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         build_report("front", uri, found / "report", log=False)
         build_report("hostile", uri, found / "hostile", log=False)
     return found
+
+
+def many(sweep: Sweep, times: int) -> Sweep:
+    """So many copies of a sweep's trials, as one sweep."""
+    suffixes = [f"x{number}" if number else "" for number in range(times)]
+    trials = pd.concat(
+        [
+            sweep.trials.assign(
+                trial_id=sweep.trials["trial_id"] + end,
+                mlflow_run_id=sweep.trials["mlflow_run_id"] + end,
+                val_accuracy=sweep.trials["val_accuracy"] - 0.0001 * number,
+                val_cka=sweep.trials["val_cka"] - 0.0003 * number,
+            )
+            for number, end in enumerate(suffixes)
+        ],
+        ignore_index=True,
+    )
+
+    def copied(values: Mapping[str, T]) -> dict[str, T]:
+        return {run_id + end: value for end in suffixes for run_id, value in values.items()}
+
+    return replace(
+        sweep,
+        trials=trials,
+        configs=copied(sweep.configs),
+        facts=copied(sweep.facts),
+        hashes=copied(sweep.hashes),
+        code=copied(sweep.code),
+    )
+
+
+@pytest.fixture(scope="module")
+def large(folder: Path) -> str:
+    """The report on 1,800 trials."""
+    uri = f"sqlite:///{folder / 'mlflow.db'}"
+    record(MlflowClient(tracking_uri=uri), "demo", demo_trials(), tags={Tag.REFERENCE: DEMO_REFERENCE})
+    work = folder / "large"
+    work.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("reports.load.load_sweep", lambda client, name, *, fresh: many(load_sweep(client, name), 60))
+        build_report("demo", uri, work, log=False)
+    return (work / "index.html").as_uri()
+
+
+_SCROLL = """async () => {
+  const gaps = [], end = document.scrollingElement.scrollHeight - innerHeight, took = 3000;
+  const began = performance.now();
+  let last = began;
+  await new Promise((done) => {
+    const step = () => {
+      const now = performance.now();
+      gaps.push(now - last);
+      last = now;
+      scrollTo(0, end * Math.min(1, (now - began) / took));
+      if (now - began < took) { requestAnimationFrame(step); } else { done(); }
+    };
+    requestAnimationFrame(step);
+  });
+  return {gaps: gaps, at: scrollY, end: end};
+}"""
+"""From the top of the page to its end in three seconds: milliseconds between frames."""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_page_on_many_trials_scrolls_smoothly(browser: Browser, large: str, scheme: str) -> None:
+    with visit(browser, large, scheme=scheme) as seen:
+        seen.page.wait_for_selector(DRAWN)
+        assert "even sample" in seen.page.locator("figcaption").first.inner_text()
+        assert seen.points() == MOST_MARKS + 1, "and the middle of the error bar"
+        told = seen.page.evaluate(_SCROLL)
+        assert told["at"] == pytest.approx(told["end"], abs=2)
+        gaps = sorted(told["gaps"])
+        assert gaps[len(gaps) // 2] < 40, "half of the frames come within 40 ms, on a shared machine"
+        assert gaps[int(0.95 * len(gaps))] < 150, "nearly all within 150 ms"
+        assert seen.clean(), seen
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html.parser
 import json
+import math
 import re
 import shutil
 import time
@@ -16,7 +17,7 @@ from mlflow import MlflowClient
 
 from reports.build import build_report, four_states, main
 from reports.interactive import script_json
-from reports.load import load_sweep
+from reports.load import load_sweep, records
 from reports.store import open_store
 from repsim.config import TrialConfig
 from repsim.records import METRICS, TRIAL_COLUMNS
@@ -98,6 +99,21 @@ def test_the_table_has_exactly_the_columns_and_rows(demo: Path) -> None:
     assert first["param/optim.lr"] == pytest.approx(3e-4)
     assert trials.loc[27, "status"] == "failed"
     assert pd.isna(trials.loc[27, "val_accuracy"])
+
+
+def test_rows_are_plain_values_and_what_is_missing_is_none(store: object) -> None:
+    trials = load_sweep(open_store(store.uri), "demo").trials  # type: ignore[attr-defined]
+    rows = records(trials)
+    assert [list(row) for row in rows] == [list(trials.columns)] * 30
+    kinds = {"trial_id": str, "seed": int, "feasible": bool, "val_accuracy": float, "param/optim.lr": float}
+    assert {name: type(rows[0][name]) for name in kinds} == kinds
+    failed = rows[27]
+    assert failed["feasible"] is None
+    assert failed["n_val"] is None
+    assert math.isnan(failed["val_accuracy"])
+    for name in trials.columns:
+        assert [row[name] for row in rows if not pd.isna(row[name])] == trials[name].dropna().tolist(), name
+    assert records(trials.iloc[:0]) == []
 
 
 def test_a_waiting_trial_is_told_as_running() -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
+from themed_pictures import assert_exact_twins, collected  # type: ignore[import-not-found]
 
 from reports import fronts
 from reports.chapters import course_pictures
@@ -527,6 +528,15 @@ def test_the_chapter_says_where_the_time_went(sweep: Sweep, tmp_path: Path) -> N
     written = {path.name for path in tmp_path.iterdir()}
     names = ("hypervolume", "slots", "slot_time")
     assert written == {f"{name}.{suffix}" for name in names for suffix in ("png", "svg")}
+
+
+def test_its_pictures_have_exact_twins_for_dark_pages(
+    sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures = collected(monkeypatch)
+    section(chapter_of(sweep, tmp_path))
+    assert set(pictures) == {"hypervolume", "slots", "slot_time"}
+    assert_exact_twins(pictures)
 
 
 def test_shares_in_words_and_in_the_table_agree(sweep: Sweep) -> None:

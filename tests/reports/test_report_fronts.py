@@ -267,6 +267,8 @@ def test_names_that_look_like_numbers_stay_text() -> None:
 def test_infinities_and_words_are_not_numbers() -> None:
     assert finite(1.797e308) is None
     assert finite(math.nan) is None
+    assert finite(math.inf) is None
+    assert finite(-0.25) == -0.25
     assert finite("x") is None
     assert finite(True) is None
     assert finite("0.5") == 0.5

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Metric
+from themed_pictures import assert_exact_twins, collected  # type: ignore[import-not-found]
 
 from reports.chapters.chapter import Chapter
 from reports.chapters.front_runs import spread
@@ -291,6 +292,15 @@ def test_the_section_has_both_pictures_for_light_and_dark(sweep: Sweep, tmp_path
         f"{stem}.{kind}" for stem in ("layers", "trajectories") for kind in ("svg", "png")
     }
     assert "measure.layers" not in html
+
+
+def test_its_pictures_have_exact_twins_for_dark_pages(
+    sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures = collected(monkeypatch)
+    section(chapter_of(sweep, tmp_path))
+    assert set(pictures) == {"layers", "trajectories"}
+    assert_exact_twins(pictures)
 
 
 def test_without_layers_the_section_says_how_to_get_them(sweep: Sweep, tmp_path: Path) -> None:

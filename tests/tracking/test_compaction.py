@@ -112,6 +112,27 @@ def test_runs_that_ended_with_the_newest_are_asked_for_again(store_uri: str, art
     both(store_uri, "compact-overlap")
 
 
+def test_curves_are_asked_for_of_runs_that_ended_otherwise_than_the_tables_have_it(
+    store_uri: str, client: MlflowClient, artifacts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    swept(store_uri, "compact-curves", artifacts)
+    again = str(both(store_uri, "compact-curves").trials["mlflow_run_id"].iloc[3])
+    asked: list[str] = []
+    real = MlflowClient.get_metric_history
+
+    def counted(self: MlflowClient, run_id: str, key: str) -> object:
+        asked.append(run_id)
+        return real(self, run_id, key)
+
+    monkeypatch.setattr(MlflowClient, "get_metric_history", counted)
+    load_sweep(open_store(store_uri), "compact-curves")
+    assert asked == []
+    client.set_terminated(again, "FINISHED")
+    load_sweep(open_store(store_uri), "compact-curves")
+    assert set(asked) == {again}
+    both(store_uri, "compact-curves")
+
+
 @pytest.mark.parametrize("name", [COMPACT_TRIALS, COMPACT_CURVES])
 def test_broken_tables_are_noted_and_not_used(
     name: str, store_uri: str, client: MlflowClient, artifacts: Path, tmp_path: Path
