@@ -12,7 +12,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
-from themed_pictures import assert_exact_twins, collected  # type: ignore[import-not-found]
 
 from reports import fronts
 from reports.chapters import course_pictures
@@ -37,6 +36,7 @@ from reports.load import Sweep, load_sweep
 from reports.store import open_store
 from repsim.records import METRICS, TRIAL_COLUMNS, Tag
 from tests.reports.recorded_sweeps import DEMO_REFERENCE, FACTS, HOSTILE, FakeTrial, config, numbers, record
+from tests.reports.themed_pictures import assert_exact_twins, collected
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
 START = datetime(2026, 11, 20, 7, 0, tzinfo=UTC).timestamp()

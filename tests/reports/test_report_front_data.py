@@ -412,8 +412,11 @@ def test_only_what_has_an_error_bar_is_in_a_trace_with_bars(
     barred = {mark.key for mark in picture.marks if mark.errors != (None, None)}
     assert barred
     traces = figure["light"]["data"]  # type: ignore[index]
-    drawn = [trace for trace in traces if "error_x" in trace and "customdata" in trace]
-    assert {key for trace in drawn for key in trace["customdata"]} == barred
+    for place, axis in enumerate(("error_x", "error_y")):
+        drawn = [trace for trace in traces if axis in trace and "customdata" in trace]
+        along = {mark.key for mark in picture.marks if mark.errors[place] is not None}
+        assert {key for trace in drawn for key in trace["customdata"]} == along
+        assert along <= barred
 
 
 @pytest.mark.parametrize(("letters", "columns"), [(4, 4), (24, 3), (60, 1), (40, 2)])

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Metric
-from themed_pictures import assert_exact_twins, collected  # type: ignore[import-not-found]
 
 from reports.chapters.chapter import Chapter
 from reports.chapters.front_runs import spread
@@ -29,6 +28,7 @@ from reports.store import open_store
 from reports.style import DARK, LIGHT
 from repsim.records import METRICS, Objective, Tag
 from tests.reports.recorded_sweeps import ACCURACY_AND_CKA, FACTS, HOSTILE, FakeTrial, Store, config, numbers, record
+from tests.reports.themed_pictures import assert_exact_twins, collected
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
 DATA = "phantom:tiny"
