@@ -46,7 +46,7 @@ from sweeps.live import LiveView
 from sweeps.provenance import provenance
 from sweeps.run_folder import RunFolder
 from sweeps.search import Search
-from sweeps.slots import Slots
+from sweeps.slots import Slots as Shares
 from sweeps.space import Space, space_from_dict
 from sweeps.tracking import SweepWriter
 from sweeps.trainable import Assignment, Report
@@ -207,7 +207,7 @@ def driver(root: Path, space: Space, seconds: dict[str, float], said: list[str])
                 folder=folder,
                 listener=listeners,
                 disk=disk,
-                slots=Slots(parallel=space.search.parallel or 1, threads=1),
+                slots=Shares(parallel=space.search.parallel or 1, threads=1),
                 cache_dir=None,
             ),
         )
