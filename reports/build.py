@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import io
 import os
 import re
@@ -241,6 +242,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     # the matrices are small, and beside a running sweep threads wait for each other longer than they multiply
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # nearly all that is made lives to the end, and each collection would look at all of it again
+    gc.set_threshold(100_000, 50, 100)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that knows no accents is not worth a crash
