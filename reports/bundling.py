@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from reports.run_links import LOCAL_UI
 from reports.store import find_sweep, search_all
 from reports.sweep_runs import PARENT, sweep_runs
 from repsim.errors import Mistake, RequestError, one_line
@@ -24,6 +26,13 @@ HEADER = "bundle.json"
 IMPORTED_FROM = "imported_from"
 """Tag of an imported run: its id in the store it comes from."""
 _ARTIFACTS = "artifacts"
+_NOTE = "mlflow.note.content"
+_REPORT = "report/index.html"
+_VIEW = "mlflow.sharedViewState.repsim-"
+_VIEW_OF_ALL = f"{_VIEW}fronts"
+"""Tags of an experiment in which the UI keeps its tables of runs: one named by the sweep's run, one of all fronts."""
+_LINK = r"#/experiments/[^/?\s]+/runs(/|\?viewStateShareKey=repsim-)([0-9A-Za-z]+)"
+"""Where the UI shows a run, or the table of a sweep's trials."""
 _TEXT, _WHOLE = pa.string(), pa.int64()
 _PAIRS = pa.schema({"run_id": _TEXT, "key": _TEXT, "value": _TEXT})
 _SCHEMAS: Mapping[str, pa.Schema] = {
@@ -46,11 +55,15 @@ def export_sweep(client: Any, name: str, file: Path) -> str:
     """
     parent = find_sweep(client, name)
     runs = [parent, *sweep_runs(client, parent)]
+    experiment = client.get_experiment(parent.info.experiment_id)
     header = {
         "format": FORMAT,
         "sweep": parent.data.tags.get(Tag.SWEEP, ""),
-        "experiment": client.get_experiment(parent.info.experiment_id).name,
+        "experiment": experiment.name,
         "run_id": parent.info.run_id,
+        "views": {
+            key: text for key, text in experiment.tags.items() if key in (_VIEW_OF_ALL, f"{_VIEW}{parent.info.run_id}")
+        },
     }
     handle, temporary = tempfile.mkstemp(prefix=".bundle-", dir=file.absolute().parent)
     try:
@@ -107,7 +120,8 @@ def _artifact_paths(client: Any, run_id: str, folder: str | None) -> Iterator[st
 def import_sweep(client: Any, file: Path) -> str:
     """Read what :func:`export_sweep` wrote into the store; returns what was read, in words.
 
-    Raises RequestError for a file that is no bundle, and for a sweep that the store has already. Runs whose import is
+    Links between runs, in descriptions and in a report that was built for ``mlflow ui``, lead to the new runs. Raises
+    RequestError for a file that is no bundle, and for a sweep that the store has already. Runs whose import is
     interrupted are deleted again.
     """
     try:
@@ -158,7 +172,7 @@ def _rows(archive: zipfile.ZipFile, table: str) -> list[dict[str, Any]]:
 
 
 def _import(
-    client: Any, archive: zipfile.ZipFile, header: Mapping[str, str], tables: Mapping[str, list[dict[str, Any]]]
+    client: Any, archive: zipfile.ZipFile, header: Mapping[str, Any], tables: Mapping[str, list[dict[str, Any]]]
 ) -> str:
     same = [run for run in _sweeps(client) if run.data.tags.get(Tag.SWEEP) == header["sweep"]]
     if same:
@@ -172,12 +186,35 @@ def _import(
         for row in _parents_first(tables):
             told = {name: rows.get(row["run_id"], []) for name, rows in mine.items()}
             made[row["run_id"]] = _import_run(client, target, row, told, made)
-        count = _unpack_artifacts(client, archive, made)
+        for note in (row for row in tables["tags"] if row["key"] == _NOTE):
+            client.set_tag(made[note["run_id"]], _NOTE, _led(note["value"], target, made))
+        _make_views(client, target, header, made)
+        count = _unpack_artifacts(client, archive, target, made)
     except BaseException:
         for run_id in made.values():
             client.delete_run(run_id)
         raise
     return f"{len(made) - 1} runs of sweep {one_line(header['sweep'])} and {count} artifacts"
+
+
+def _led(text: str, experiment: str, made: Mapping[str, str], base: str = "") -> str:
+    """``text`` with its links (behind ``base``) to imported runs leading to where those are now."""
+
+    def lead(found: re.Match[str]) -> str:
+        new = made.get(found[2])
+        return found[0] if new is None else f"{base}#/experiments/{experiment}/runs{found[1]}{new}"
+
+    return re.sub(re.escape(base) + _LINK, lead, text)
+
+
+def _make_views(client: Any, experiment: str, header: Mapping[str, Any], made: Mapping[str, str]) -> None:
+    """The UI's tables of the sweep's trials and of all fronts; a table that is there stays as it is."""
+    views, run_id = header.get("views"), header["run_id"]
+    known = client.get_experiment(experiment).tags
+    for old, new in ((f"{_VIEW}{run_id}", f"{_VIEW}{made[run_id]}"), (_VIEW_OF_ALL, _VIEW_OF_ALL)):
+        text = views.get(old) if isinstance(views, dict) else None
+        if isinstance(text, str) and new not in known:
+            client.set_experiment_tag(experiment, new, text)
 
 
 def _by_run(rows: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
@@ -235,7 +272,7 @@ def _pieces(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
     return (items[start : start + size] for start in range(0, len(items), size))
 
 
-def _unpack_artifacts(client: Any, archive: zipfile.ZipFile, made: Mapping[str, str]) -> int:
+def _unpack_artifacts(client: Any, archive: zipfile.ZipFile, experiment: str, made: Mapping[str, str]) -> int:
     count = 0
     for entry in archive.infolist():
         parts = PurePosixPath(entry.filename).parts
@@ -243,7 +280,12 @@ def _unpack_artifacts(client: Any, archive: zipfile.ZipFile, made: Mapping[str, 
             continue
         with tempfile.TemporaryDirectory(prefix="bundle-") as temporary:
             local = Path(temporary) / parts[-1]
-            local.write_bytes(archive.read(entry))
+            content = archive.read(entry)
+            if "/".join(parts[2:]) == _REPORT:
+                # a server's addresses stay: it shows its own store, whatever is imported elsewhere
+                page = content.decode("utf-8", "surrogateescape")
+                content = _led(page, experiment, made, f"{LOCAL_UI}/").encode("utf-8", "surrogateescape")
+            local.write_bytes(content)
             folder = "/".join(parts[2:-1]) or None
             client.log_artifact(made[parts[1]], str(local), folder)
         count += 1

@@ -112,7 +112,8 @@ def check_gpus(space: Space) -> None:
             key, allowed = "resources.gpus_per_worker", f"0 to {there}"
             problem = f"a trial asks for {share.gpus:g} GPUs, {shows}"
         else:
-            key, allowed = "resources.workers", f"1 to {max(1, int(there // share.gpus))}, or gpus_per_worker: 0"
+            most = int(there // share.gpus)
+            key, allowed = "resources.workers", (f"1 to {most}, or " if most > 0 else "") + "gpus_per_worker: 0"
             plural = "s" if share.gpus > 1 else ""
             problem = f"a trial asks for {share.workers} workers with {share.gpus:g} GPU{plural} each, {shows}"
         raise RequestError(Mistake(where="space", key=key, problem=problem, allowed=allowed))
