@@ -28,7 +28,21 @@ OWN_TAGS = frozenset(
             "div",
             "dl",
         ),
-        *("dt", "dd", "small", "figure", "figcaption", "picture", "source", "img", "table", "thead", "tbody", "tr"),
+        *(
+            "dt",
+            "dd",
+            "small",
+            "figure",
+            "figcaption",
+            "picture",
+            "source",
+            "img",
+            "wbr",
+            "table",
+            "thead",
+            "tbody",
+            "tr",
+        ),
         *("th", "td", "u", "pre", "code", "details", "summary", "footer", "script", "a"),
     }
 )
@@ -49,7 +63,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.elements.append((tag, dict(attrs)))
-        if tag not in ("meta", "img", "source"):
+        if tag not in ("meta", "img", "source", "wbr"):
             self.open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
