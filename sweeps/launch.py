@@ -75,8 +75,8 @@ def carry_out(given: Sequence[str], signals: Signals) -> int:
 
         print(harmless("\n".join(rehearse(launch))))
         return 0
-    from sweeps.session import run
-
+    with signals.noted():  # compiled modules swallow our exception while they are imported, and print it
+        from sweeps.session import run
     return run(launch, signals)
 
 
